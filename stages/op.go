@@ -1,0 +1,55 @@
+package stages
+
+import (
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/sharder/sharder/pipeline"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// Shard is one etcd cluster as the chains see it. It is made once, at start, and
+// shared by every request; nothing in it changes afterwards.
+//
+// Conn hides the members of the cluster: whoever implements it picks a member,
+// fails over and authenticates (package backend does). Lane bounds the calls in
+// flight to this shard, over all RPCs; a slow shard fills its own lane and nobody
+// else's.
+type Shard struct {
+	Number int    // position in the configuration, from 0; breaks ties, never reused
+	Name   string // the NAME of [shards.NAME]
+	Conn   grpc.ClientConnInterface
+	Lane   *pipeline.Link
+}
+
+// Op is a decoded request: valid in etcd's eyes and free of keys that clients
+// may not name. It is owned by its request and never changed once it left decode;
+// a stage that needs another one makes a copy.
+type Op struct {
+	// Request has exactly one of RequestRange, RequestPut, RequestDeleteRange
+	// and RequestTxn. It is etcd's own union of what a Txn can hold, so the same
+	// middleware serves a Put and a Put inside a Txn.
+	Request *pb.RequestOp
+	// Whole asks route not to push limits and sorting down to the shards: set
+	// when a merge found ties that only the whole range can decide.
+	Whole bool
+}
+
+// Call is what one shard is asked for the sake of one Op.
+type Call struct {
+	Op      *Op
+	Shard   *Shard
+	Request *pb.RequestOp // the Op's request, narrowed to what this shard holds
+}
+
+// Reply is the answer to one Call, or, after gather, to the whole Op.
+//
+// Header and Trailer are the gRPC metadata the shard sent along. After gather
+// they are set only if exactly one shard was asked: its answer is passed on whole.
+type Reply struct {
+	Op       *Op
+	Shard    *Shard // nil when several shards answered
+	Response *pb.ResponseOp
+	Header   metadata.MD
+	Trailer  metadata.MD
+}
