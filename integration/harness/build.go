@@ -1,0 +1,121 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The packages that a test can ask Binary for.
+const (
+	SharderPackage = "github.com/sharder/sharder/cmd/sharder"
+	EtcdctlPackage = "go.etcd.io/etcd/etcdctl/v3"
+	EtcdPackage    = "go.etcd.io/etcd/server/v3"
+)
+
+// bin holds what was built in this test process. Main removes it.
+var bin struct {
+	sync.Mutex
+	dir   string
+	built map[string]*build
+}
+
+// build is one binary, made by the first test that asks for it.
+type build struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// Main runs the tests of a package and removes the binaries they built. It is
+// called from TestMain and does not return.
+func Main(m *testing.M) {
+	code := m.Run()
+	Cleanup()
+	os.Exit(code)
+}
+
+// Cleanup removes the binaries built in this process; for packages whose TestMain
+// has more to do than Main.
+func Cleanup() {
+	bin.Lock()
+	defer bin.Unlock()
+	if bin.dir != "" {
+		os.RemoveAll(bin.dir)
+		bin.dir, bin.built = "", nil
+	}
+}
+
+// Binary gives the path of the program of a package, which is built first if no
+// test of this process has asked for it. Tools (etcdctl, etcd) are built static
+// and without the race detector, sharder with it if the tests have it.
+func Binary(t testing.TB, pkg string) string {
+	t.Helper()
+	b, dir := entry(t, pkg)
+	b.once.Do(func() { b.path, b.err = compile(dir, pkg) })
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	return b.path
+}
+
+// entry finds or makes the place of a package in the table.
+func entry(t testing.TB, pkg string) (*build, string) {
+	t.Helper()
+	bin.Lock()
+	defer bin.Unlock()
+	if bin.dir == "" {
+		dir, err := os.MkdirTemp("", "sharder-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		bin.dir, bin.built = dir, map[string]*build{}
+	}
+	if bin.built[pkg] == nil {
+		bin.built[pkg] = &build{}
+	}
+	return bin.built[pkg], bin.dir
+}
+
+// compile runs the go tool from the module's root.
+func compile(dir, pkg string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(dir, strings.NewReplacer("/", "_", ".", "_").Replace(pkg))
+	args := []string{"build", "-o", out}
+	env := append(os.Environ(), "CGO_ENABLED=0")
+	if pkg == SharderPackage && raceEnabled {
+		args, env = append(args, "-race"), os.Environ()
+	}
+	cmd := exec.Command("go", append(args, pkg)...)
+	cmd.Dir, cmd.Env = root, env
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build %s: %v\n%s", pkg, err, text)
+	}
+	return out, nil
+}
+
+// Root is the directory of the module's go.mod, found upwards from the working
+// directory (go test runs each package in its own).
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", fmt.Errorf("no go.mod above the working directory")
+		}
+		dir = up
+	}
+}

@@ -1,0 +1,113 @@
+package harness
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Conf is a configuration that a test writes for sharder. Its text is what a user
+// would write; whatever is not set is left out, so that sharder's defaults apply.
+type Conf struct {
+	Listen  string   // client address; "" = a free port
+	Metrics string   // metrics address; "" = a free port
+	DataDir string   // where embedded shards keep their data; "" = a directory of the test
+	Shards  []Shard  // in the order of the file
+	Routes  []Route  // in the order of the file
+	Top     []string // further lines above the tables
+}
+
+// Shard is one [shards.NAME] table.
+type Shard struct {
+	Name      string
+	Endpoints []string // none = embedded
+	Lines     []string // further lines of the table
+}
+
+// Route is one line of [routes].
+type Route struct {
+	From string // the key the range begins at, as the file spells it
+	To   string // a TOML value: "one" becomes a string, {…} is written as it is
+}
+
+// Three is the configuration most tests use: three shards, one, two and three,
+// whose ranges begin at the empty key, i and r (so a, j and z are on different
+// ones), and the prefix /h/ spread over all of them. The endpoints are those of
+// the shards; with none, all are embedded.
+func Three(endpoints ...[]string) Conf {
+	c := Conf{Routes: []Route{
+		{"", "one"}, {"/h/", `{ hash = ["one", "two", "three"] }`}, {"i", "two"}, {"r", "three"},
+	}}
+	for i, name := range []string{"one", "two", "three"} {
+		s := Shard{Name: name}
+		if i < len(endpoints) {
+			s.Endpoints = endpoints[i]
+		}
+		c.Shards = append(c.Shards, s)
+	}
+	return c
+}
+
+// Single is shape A: one shard that holds everything, embedded if no endpoint is
+// given.
+func Single(endpoints ...string) Conf {
+	return Conf{
+		Shards: []Shard{{Name: "only", Endpoints: endpoints}},
+		Routes: []Route{{"", "only"}},
+	}
+}
+
+// filled is the configuration with every address and directory chosen.
+func (c Conf) filled(t testing.TB) Conf {
+	t.Helper()
+	if c.Listen == "" {
+		c.Listen = FreeAddr(t)
+	}
+	if c.Metrics == "" {
+		c.Metrics = FreeAddr(t)
+	}
+	if c.DataDir == "" {
+		c.DataDir = filepath.Join(t.TempDir(), "data")
+	}
+	return c
+}
+
+// Text is the file's content.
+func (c Conf) Text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "listen = [%q]\nmetrics = %q\ndata_dir = %q\n", c.Listen, c.Metrics, c.DataDir)
+	for _, line := range c.Top {
+		fmt.Fprintln(&b, line)
+	}
+	for _, s := range c.Shards {
+		fmt.Fprintf(&b, "\n[shards.%s]\n", s.Name)
+		if len(s.Endpoints) == 0 {
+			fmt.Fprintln(&b, "embedded = true")
+		} else {
+			fmt.Fprintf(&b, "endpoints = [%s]\n", quoted(s.Endpoints))
+		}
+		for _, line := range s.Lines {
+			fmt.Fprintln(&b, line)
+		}
+	}
+	fmt.Fprintln(&b, "\n[routes]")
+	for _, r := range c.Routes {
+		to := r.To
+		if !strings.HasPrefix(to, "{") {
+			to = strconv.Quote(to)
+		}
+		fmt.Fprintf(&b, "%q = %s\n", r.From, to)
+	}
+	return b.String()
+}
+
+// quoted is a TOML list's inside.
+func quoted(words []string) string {
+	q := make([]string, len(words))
+	for i, w := range words {
+		q[i] = strconv.Quote(w)
+	}
+	return strings.Join(q, ", ")
+}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package harness
+
+// raceEnabled says that the tests run without the race detector.
+const raceEnabled = false
