@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// Size is a number of bytes. As text it is a number with a unit, "64KiB" or
-// "1.5MiB" or "2GiB", or a plain whole number of bytes.
+// Size is a number of bytes, never negative. As text it is a number with a unit,
+// "64KiB" or "1.5MiB" or "2GiB", or a plain whole number of bytes. A fraction of a
+// byte is dropped.
 type Size int64
 
 // The units of Size: powers of 1024, as in etcd's own documentation.
@@ -22,23 +23,28 @@ const (
 var units = []struct {
 	name string
 	size Size
-}{{"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}, {"B", 1}}
+}{{"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}}
 
+// The reasons for which a text is no size; they go on after the text.
 var (
-	errSize     = errors.New(`is not a size; write a number with KiB, MiB or GiB, such as "64KiB" or "1.5MiB"`)
-	errSizeUnit = errors.New(`has a unit that is not exact; write KiB, MiB or GiB (powers of 1024)`)
-	errSizeBig  = errors.New(`is too large a size; write one below 8589934592GiB`)
-	errSizePart = errors.New(`is not a whole number of bytes; write a number that is`)
+	errSize     = errors.New("is not a size")
+	errSizeUnit = errors.New("is in a unit that is not used here (KiB, MiB and GiB are)")
+	errSizeBig  = errors.New("is larger than any size can be")
 )
 
-// String is the text of s with the largest unit that says it in at most two decimals.
+// String is the text of s in the largest unit that says it exactly with at most
+// two decimals; UnmarshalText takes it back to s.
 func (s Size) String() string {
 	for _, u := range units {
-		if s < u.size || s%(u.size/100+1) != 0 && s%u.size != 0 {
+		if s < u.size {
 			continue
 		}
-		if text := strconv.FormatFloat(float64(s)/float64(u.size), 'f', -1, 64) + u.name; len(text) < 10 {
-			return text
+		if whole, rest := s/u.size, s%u.size; rest*100%u.size == 0 {
+			text := strconv.FormatInt(int64(whole), 10)
+			if rest != 0 {
+				text += strings.TrimPrefix(strconv.FormatFloat(float64(rest)/float64(u.size), 'f', -1, 64), "0")
+			}
+			return text + u.name
 		}
 	}
 	return strconv.FormatInt(int64(s), 10)
@@ -47,32 +53,33 @@ func (s Size) String() string {
 // MarshalText is String, for encoders.
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText sets s to the size that text says. On an error s is unchanged; the
-// error's text goes on after the value, as in `"64KB" has a unit that…`.
+// UnmarshalText sets s to the size that text says. On an error s is unchanged, and
+// the error's text is one that can follow the value.
 func (s *Size) UnmarshalText(text []byte) error {
-	number, unit := string(text), Size(1)
+	number, unit := strings.TrimSpace(string(text)), Size(1)
 	for _, u := range units {
 		if n, ok := strings.CutSuffix(number, u.name); ok {
 			number, unit = strings.TrimRight(n, " "), u.size
 			break
 		}
 	}
-	if strings.HasSuffix(strings.ToUpper(number), "B") || strings.ContainsAny(number, "KMGkmg") {
+	whole, fraction, point := strings.Cut(number, ".")
+	if rest := strings.TrimLeft(number, "0123456789."); rest != "" && whole != "" && rest != number {
 		return errSizeUnit
 	}
-	if strings.Trim(number, "0123456789.") != "" || number == "" {
+	if !digits(whole) || point && !digits(fraction) || point && unit == 1 {
 		return errSize
 	}
-	f, err := strconv.ParseFloat(number, 64)
-	if err != nil {
-		return errSize
-	}
-	if f *= float64(unit); f >= math.MaxInt64 {
+	n, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || n > math.MaxInt64/int64(unit)-1 {
 		return errSizeBig
 	}
-	if f != math.Trunc(f) {
-		return errSizePart
-	}
-	*s = Size(f)
+	part, _ := strconv.ParseFloat("0."+fraction+"0", 64) // digits only, so it is a number below 1
+	*s = Size(n)*unit + Size(part*float64(unit))
 	return nil
+}
+
+// digits reports whether text is one decimal digit or more and nothing else.
+func digits(text string) bool {
+	return text != "" && strings.Trim(text, "0123456789") == ""
 }

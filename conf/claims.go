@@ -1,0 +1,91 @@
+package conf
+
+import "fmt"
+
+// claim is an address with what it was written for.
+type claim struct {
+	address
+	node  *node
+	owner string // "sharder itself" or `shard "a"`
+	local bool   // something of this process listens there
+}
+
+// same reports whether a and b must be one and the same place. Port 0 is never the
+// same as anything.
+func (a claim) same(b claim) bool {
+	switch {
+	case a.port == 0 || a.port != b.port:
+		return false
+	case a.host == b.host:
+		return a.host != "" || a.local && b.local
+	case a.host == "" && a.local:
+		return b.local || b.loopback()
+	case b.host == "" && b.local:
+		return a.local || a.loopback()
+	}
+	return false
+}
+
+// claims are all the addresses of the file that are well-formed: those of sharder
+// itself first, then those of the shards, in the order of the file.
+func (s *schema) claims(root *node) []claim {
+	var all []claim
+	listens := func(text string, n *node, owner string) {
+		if a, what, _ := parseAddress(text, true); what == "" {
+			all = append(all, claim{address: a, node: n, owner: owner, local: true})
+		}
+	}
+	listen, own := root.kid("listen"), "sharder itself"
+	if listen == nil {
+		listen, own = root.missing("listen"), "sharder itself, by default,"
+	}
+	for _, text := range s.c.Listen {
+		listens(text, listen, own)
+	}
+	for i, sh := range s.c.Shards {
+		n, owner := s.nodes[i], fmt.Sprintf("shard %q", sh.Name)
+		if sh.Listen != "" {
+			listens(sh.Listen, n.kid("listen"), owner)
+		}
+		for _, text := range sh.Endpoints {
+			if _, a, what, _ := parseEndpoint(text); what == "" {
+				all = append(all, claim{address: a, node: n.kid("endpoints"), owner: owner})
+			}
+		}
+	}
+	return all
+}
+
+// checkAddresses checks that no address is written for two things: one etcd can't
+// be two shards, and sharder can't be a shard of its own.
+func (s *schema) checkAddresses(root *node) {
+	byPort := make(map[int][]claim)
+	for _, c := range s.claims(root) {
+		for _, other := range byPort[c.port] {
+			if c.same(other) {
+				s.clash(c, other)
+				break
+			}
+		}
+		byPort[c.port] = append(byPort[c.port], c)
+	}
+}
+
+// clash notes that c is the same place as other, which was written first.
+func (s *schema) clash(c, other claim) {
+	host := c.host
+	if host == "" {
+		host = "*"
+	}
+	what := fmt.Sprintf("%s:%d is an address of %s already", host, c.port, other.owner)
+	remedy := "write each address once"
+	switch {
+	case c.owner != other.owner && c.local:
+		remedy = "give each its own port"
+	case c.owner != other.owner && other.local:
+		remedy = "sharder can't be a shard of itself; write where the etcd listens, or change listen"
+	case c.owner != other.owner:
+		remedy = "one etcd can't be two shards; name it once"
+	}
+	s.wrong(c.node, what, remedy)
+}

@@ -1,0 +1,147 @@
+package conf
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The methods in this file make readers of leaf values: each takes the value of a
+// node into the place it was made for, or notes what is wrong and leaves the default.
+
+// count reads a whole number from low to high.
+func (s *schema) count(to *int, low, high int64) func(*node) {
+	return func(n *node) {
+		remedy := fmt.Sprintf("write a whole number from %d to %d, without quotes", low, high)
+		v, ok := n.value.(int64)
+		switch {
+		case !ok:
+			s.wrong(n, "want a whole number, have "+describe(n.value), remedy)
+		case v < low || v > high:
+			s.wrong(n, fmt.Sprintf("%d is out of bounds", v), remedy)
+		default:
+			*to = int(v)
+		}
+	}
+}
+
+// size reads a size from low to high.
+func (s *schema) size(to *Size, low, high Size) func(*node) {
+	return func(n *node) {
+		remedy := fmt.Sprintf("write a size from %q to %q, such as %q", low, high, *to)
+		var v Size
+		var err error
+		switch value := n.value.(type) {
+		case int64:
+			v = Size(value)
+		case string:
+			if err = v.UnmarshalText([]byte(value)); err != nil {
+				s.wrong(n, fmt.Sprintf("%q %v", value, err), remedy)
+				return
+			}
+		default:
+			s.wrong(n, "want a size, have "+describe(n.value), remedy)
+			return
+		}
+		if v < low || v > high {
+			s.wrong(n, fmt.Sprintf("%v is out of bounds", describe(n.value)), remedy)
+			return
+		}
+		*to = v
+	}
+}
+
+// duration reads a duration from low to high.
+func (s *schema) duration(to *time.Duration, low, high time.Duration) func(*node) {
+	return func(n *node) {
+		remedy := fmt.Sprintf("write a number with its unit, such as %q", brief(*to))
+		text, ok := n.value.(string)
+		if !ok {
+			s.wrong(n, "want a duration, have "+describe(n.value), remedy)
+			return
+		}
+		v, err := time.ParseDuration(text)
+		switch {
+		case err != nil:
+			s.wrong(n, fmt.Sprintf("%q is not a duration", text), remedy+`; the units are "ms", "s", "m" and "h"`)
+		case v < low || v > high:
+			s.wrong(n, fmt.Sprintf("%q is out of bounds", text), fmt.Sprintf("write a duration from %q to %q", brief(low), brief(high)))
+		default:
+			*to = v
+		}
+	}
+}
+
+// brief is d without the zeros that time.Duration ends in: 24h, not 24h0m0s.
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// flag reads true or false.
+func (s *schema) flag(to *bool) func(*node) {
+	return func(n *node) {
+		v, ok := n.value.(bool)
+		if !ok {
+			s.wrong(n, "want true or false, have "+describe(n.value), "write one of them, without quotes")
+			return
+		}
+		*to = v
+	}
+}
+
+// text reads a string that isn't empty; example says what it is, for the remedy.
+func (s *schema) text(to *string, example string) func(*node) {
+	return func(n *node) {
+		if v, ok := s.str(n, n.value, example); ok {
+			*to = v
+		}
+	}
+}
+
+// str is value as a string that isn't empty and has no NUL byte (no path and no
+// name can have one). Otherwise it notes what is wrong at n.
+func (s *schema) str(n *node, value any, example string) (string, bool) {
+	v, ok := value.(string)
+	switch {
+	case !ok:
+		s.wrong(n, "want a string, have "+describe(value), "write "+example+", in quotes")
+	case v == "":
+		s.wrong(n, "the string is empty", "write "+example+", or leave the key out")
+	case strings.ContainsRune(v, 0):
+		s.wrong(n, fmt.Sprintf("%q has a NUL byte in it", v), "write "+example)
+	default:
+		return v, true
+	}
+	return "", false
+}
+
+// list is n's value as a list of strings that aren't empty; example is the remedy
+// for something else. All that is wrong is noted.
+func (s *schema) list(n *node, example string) ([]string, bool) {
+	values, ok := n.value.([]any)
+	if !ok {
+		s.wrong(n, "want a list of strings, have "+describe(n.value), "write it in brackets, such as "+example)
+		return nil, false
+	}
+	if len(values) == 0 {
+		s.wrong(n, "the list is empty", "write at least one, such as "+example)
+		return nil, false
+	}
+	all := make([]string, 0, len(values))
+	for _, value := range values {
+		v, good := value.(string)
+		if !good || v == "" {
+			s.wrong(n, "want strings in the list, have "+describe(value), "write it such as "+example)
+			ok = false
+		}
+		all = append(all, v)
+	}
+	return all, ok
+}
