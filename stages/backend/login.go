@@ -1,0 +1,175 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// token is what one Authenticate gave. An empty text means that the cluster runs
+// without authentication, and nothing is attached.
+type token struct{ text string }
+
+// tokenErrors are etcd's ways to refuse a token before it executes anything.
+var tokenErrors = []error{rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision}
+
+// refused reports whether etcd's error says that a new token is due. A nil token
+// (none of ours was involved) is never at fault.
+func (t *token) refused(err error) bool {
+	if t == nil {
+		return false
+	}
+	if t.text == "" { // authentication was switched on since
+		return sameStatus(err, rpctypes.ErrGRPCUserEmpty)
+	}
+	for _, e := range tokenErrors {
+		if sameStatus(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameStatus compares code and text: etcd's errors come with no details.
+func sameStatus(a, b error) bool {
+	x, y := status.Convert(a), status.Convert(b)
+	return x.Code() == y.Code() && x.Message() == y.Message()
+}
+
+// login is sharder's own identity on a cluster: a user, a password, and the token
+// they were last exchanged for. A nil login stands for none and may be used.
+// One Authenticate is in flight at a time, for everybody who waits for it.
+type login struct {
+	cluster *Cluster
+
+	mu     sync.Mutex
+	token  *token
+	flight *flight
+}
+
+// flight is an Authenticate under way. Its results may be read after done.
+type flight struct {
+	done      chan struct{}
+	token     *token
+	err       error
+	abandoned bool // its own caller went away: the error says nothing to others
+}
+
+// attach adds the token to an outgoing call, unless the call brings its own. The
+// token returned is nil if it isn't ours that is used.
+func (l *login) attach(ctx context.Context) (context.Context, *token, error) {
+	if l == nil || hasToken(ctx) {
+		return ctx, nil, nil
+	}
+	t, err := l.renew(ctx, nil)
+	if err != nil {
+		return ctx, nil, err
+	}
+	if t.text == "" {
+		return ctx, t, nil
+	}
+	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, t.text), t, nil
+}
+
+// decorate adds the token if there is one already; probes don't log in.
+func (l *login) decorate(ctx context.Context) context.Context {
+	if l == nil {
+		return ctx
+	}
+	l.mu.Lock()
+	t := l.token
+	l.mu.Unlock()
+	if t == nil || t.text == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, t.text)
+}
+
+// hasToken reports whether the caller identifies itself.
+func hasToken(ctx context.Context) bool {
+	md, ok := metadata.FromOutgoingContext(ctx)
+	return ok && (len(md.Get(rpctypes.TokenFieldNameGRPC)) > 0 || len(md.Get(rpctypes.TokenFieldNameSwagger)) > 0)
+}
+
+// forget drops a token etcd refused; a newer one stays.
+func (l *login) forget(stale *token) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.token == stale {
+		l.token = nil
+	}
+}
+
+// renew gives a token other than stale: the one at hand, or a new one.
+func (l *login) renew(ctx context.Context, stale *token) (*token, error) {
+	for {
+		l.mu.Lock()
+		if l.token != nil && l.token != stale {
+			defer l.mu.Unlock()
+			return l.token, nil
+		}
+		f, mine := l.flight, false
+		if f == nil {
+			f, mine = &flight{done: make(chan struct{})}, true
+			l.flight = f
+		}
+		l.mu.Unlock()
+		if mine {
+			l.fly(ctx, f)
+			return f.token, f.err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+		if !f.abandoned {
+			return f.token, f.err
+		}
+	}
+}
+
+// fly authenticates and hands the result to everybody who waits.
+func (l *login) fly(ctx context.Context, f *flight) {
+	f.err = errors.New("sharder: authentication was interrupted") // by a panic, if this survives
+	f.abandoned = true
+	defer func() {
+		l.mu.Lock()
+		if f.err == nil {
+			l.token = f.token
+		}
+		l.flight = nil
+		l.mu.Unlock()
+		close(f.done)
+	}()
+	f.token, f.err = l.authenticate(ctx)
+	f.abandoned = f.err != nil && ctx.Err() != nil
+}
+
+// authenticate exchanges user and password for a token.
+func (l *login) authenticate(ctx context.Context) (*token, error) {
+	c := l.cluster
+	ctx, cancel := context.WithTimeout(ctx, quick)
+	defer cancel()
+	var reply pb.AuthenticateResponse
+	request := &pb.AuthenticateRequest{Name: c.opts.Username, Password: c.opts.Password}
+	err := c.invoke(ctx, pb.Auth_Authenticate_FullMethodName, request, &reply, nil, nil)
+	switch {
+	case err == nil:
+		return &token{text: reply.Token}, nil
+	case sameStatus(err, rpctypes.ErrGRPCAuthNotEnabled):
+		return &token{}, nil
+	case status.Code(err) == codes.InvalidArgument:
+		// Not the client's fault: it must not look like an answer to its request.
+		c.opts.Logger.Error("login refused", "shard", c.opts.Name, "user", c.opts.Username, "err", err)
+		return nil, status.Errorf(codes.FailedPrecondition, "sharder: shard %s: sharder can't log in as user %q: %s",
+			c.opts.Name, c.opts.Username, describe(err))
+	}
+	return nil, err
+}

@@ -1,0 +1,93 @@
+package backend
+
+import (
+	"fmt"
+	"strings"
+)
+
+// maxDiffLines bounds what a mismatch prints of the routes.
+const maxDiffLines = 40
+
+// StampMismatch says that a shard was first used as something else. Its text is
+// made for the person who has to decide which side is right.
+type StampMismatch struct {
+	Shard string // its name in this configuration
+	Got   Stamp  // what the shard says
+	Want  Stamp  // what this configuration says
+}
+
+// differs compares what counts. The routes in words are for people.
+func differs(a, b Stamp) bool {
+	return a.Deployment != b.Deployment || a.Shard != b.Shard || a.Fingerprint != b.Fingerprint || a.Home != b.Home
+}
+
+// onlyDeployment reports whether the deployment is all that differs.
+func (m *StampMismatch) onlyDeployment() bool {
+	same := m.Got
+	same.Deployment = m.Want.Deployment
+	return differs(m.Got, m.Want) && !differs(same, m.Want)
+}
+
+// Error shows both sides, line by line, and what can be done.
+func (m *StampMismatch) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "sharder: shard %s is stamped for something else (-: what the shard says, +: what this configuration says)", m.Shard)
+	line := func(what, got, want string) {
+		if got != want {
+			fmt.Fprintf(&b, "\n  - %s: %s\n  + %s: %s", what, got, what, want)
+		}
+	}
+	line("deployment", m.Got.Deployment, m.Want.Deployment)
+	line("shard", m.Got.Shard, m.Want.Shard)
+	line("home of leases", m.Got.Home, m.Want.Home)
+	line("routes fingerprint", m.Got.Fingerprint, m.Want.Fingerprint)
+	if m.Got.Fingerprint != m.Want.Fingerprint {
+		for _, l := range diffLines(m.Got.Routes, m.Want.Routes) {
+			b.WriteString("\n    " + l)
+		}
+	}
+	b.WriteString("\n  remedy: " + m.remedy())
+	return b.String()
+}
+
+// remedy is advice about the most basic difference.
+func (m *StampMismatch) remedy() string {
+	switch {
+	case m.Got.Deployment != m.Want.Deployment:
+		return fmt.Sprintf("this etcd cluster belongs to another deployment; correct the endpoints of [shards.%s]", m.Shard)
+	case m.Got.Shard != m.Want.Shard:
+		return fmt.Sprintf("this etcd cluster is shard %q; either the endpoints of [shards.%s] and [shards.%s] are mixed up, or the shard was renamed: give it its old name back",
+			m.Got.Shard, m.Shard, m.Got.Shard)
+	case m.Got.Fingerprint != m.Want.Fingerprint:
+		return "give this sharder the [routes] its shards were first used with; keys do not move when a route is edited"
+	default:
+		return fmt.Sprintf("leases live on shard %q; keep it the first of the shards", m.Got.Home)
+	}
+}
+
+// diffLines gives the lines only one side has, in their order, each side for itself.
+func diffLines(got, want []string) []string {
+	lines := append(missing("- ", got, want), missing("+ ", want, got)...)
+	switch {
+	case len(lines) == 0:
+		return []string{"(the routes read the same; they were fingerprinted by another version of sharder)"}
+	case len(lines) > maxDiffLines:
+		return append(lines[:maxDiffLines:maxDiffLines], fmt.Sprintf("… and %d lines more", len(lines)-maxDiffLines))
+	}
+	return lines
+}
+
+// missing lists, with a mark, the lines of a that b doesn't have.
+func missing(mark string, a, b []string) []string {
+	have := make(map[string]bool, len(b))
+	for _, l := range b {
+		have[l] = true
+	}
+	var out []string
+	for _, l := range a {
+		if !have[l] {
+			out = append(out, mark+l)
+		}
+	}
+	return out
+}
