@@ -10,8 +10,8 @@ import (
 // result are, and of values that compare equal, those of an earlier source come first.
 //
 // Every source has a goroutine and a channel of capacity n (0 or more), so the merge
-// holds at most n+1 pages of each besides the page it is building, however
-// long the streams are. A source that is far ahead waits. One source alone runs
+// holds at most n+1 pages of each, and the page it is building, however long the
+// streams are. A source that is far ahead waits. One source alone runs
 // on the caller's goroutine, its pages untouched.
 //
 // Pages of the result are handed over: whoever receives one may keep it. A page that

@@ -85,8 +85,9 @@ func Through[I, O any](src Source[I], n int, f Flow[I, O]) Source[O] {
 //   - src failed: its error. sink saw every value sent before it, then the end.
 //   - otherwise nil.
 //
-// If ctx was cancelled, an error that is only the answer to that (errors.Is
-// context.Canceled or DeadlineExceeded) is replaced by context.Cause(ctx).
+// When ctx is done before src has ended, Run returns context.Cause(ctx), in place of any
+// error that only repeats it (errors.Is context.Canceled or DeadlineExceeded). An
+// error of another kind is returned as it is.
 // A panic in src or sink reaches the caller after both have ended; from src as
 // *panics.Recovered with the stack it happened on.
 func Run[T any](ctx context.Context, src Source[T], n int, sink Sink[T]) error {
@@ -111,7 +112,8 @@ type upstream[T any] struct {
 	// Set when the source has ended; to be read after stop, or after ch was seen closed.
 	ended    bool // it returned, rather than panicked
 	err      error
-	late     bool // it returned only after stop was called
+	late     bool // it was stopped because downstream left
+	cut      bool // it was stopped because the caller's context was done
 	panicked any
 }
 
@@ -122,7 +124,10 @@ func start[T any](ctx context.Context, src Source[T], n int) *upstream[T] {
 	up.wg.Go(func() {
 		defer close(up.ch)
 		up.err = src(ctx, up.ch)
-		up.late = context.Cause(ctx) == error(up.left)
+		if cause := context.Cause(ctx); cause != nil {
+			up.late = cause == error(up.left)
+			up.cut = !up.late
+		}
 		up.ended = true
 	})
 	return up
@@ -145,7 +150,7 @@ func (up *upstream[T]) stop() {
 
 // unwanted says whether downstream left before it got to the end of the values: then
 // it has nothing to do with the error that lies behind them.
-func (up *upstream[T]) unwanted() bool { return up.late || len(up.ch) > 0 }
+func (up *upstream[T]) unwanted() bool { return up.late || len(up.ch) > 0 && !up.cut }
 
 // reason replaces an error that only answers the cancellation of ctx by the cause.
 func reason(ctx context.Context, err error) error {
