@@ -1,0 +1,162 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// A catch-up is an upstream stream for one leg alone, for a gap that no history
+// covers. Here, and only here, a client that does not read holds up a shard's stream:
+// its own, and not for long. A shard serves a bounded number of them at once.
+
+// resume makes a lagging leg live again: from history as soon as the client's mailbox
+// has room, else by a catch-up. It returns when the leg is live, dead, or ctx ended.
+func (l *leg) resume(ctx context.Context) {
+	backoff := minBackoff
+	for !l.isDead() {
+		if l.watch.session.mailbox.waitRoom(ctx) != nil {
+			return
+		}
+		switch l.hub.attach(l) {
+		case joined:
+			return
+		case joinFull:
+			continue
+		}
+		switch err := l.catchUp(ctx); {
+		case err == nil:
+			return
+		case errors.Is(err, errNoRoom):
+			backoff = minBackoff
+		case pause(ctx, backoff) != nil:
+			return
+		default:
+			backoff = min(2*backoff, maxBackoff)
+		}
+	}
+}
+
+// catchUp reads the leg's own stream until the leg is live (nil), was cancelled by the
+// shard (nil), or something is in the way.
+func (l *leg) catchUp(ctx context.Context) error {
+	select {
+	case l.hub.places <- struct{}{}:
+		defer func() { <-l.hub.places }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	l.hub.stats.catchUps.Add(1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := pb.NewWatchClient(l.hub.shard.Conn).Watch(outgoing(ctx, l.trunk.identity))
+	if err != nil {
+		return err
+	}
+	err = stream.Send(createRequest(&pb.WatchCreateRequest{
+		Key: l.key, RangeEnd: l.end, StartRevision: max(l.next, 1), PrevKv: l.id.prevKV, Fragment: true,
+	}))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	r, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if r.Canceled {
+		l.watch.session.cancelled(l.watch, r)
+		return nil
+	}
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
+	p.Go(func(ctx context.Context) error { return askOften(ctx, stream) })
+	p.Go(func(ctx context.Context) error {
+		err := l.follow(ctx, stream)
+		if err == nil {
+			err = errLevel // ends the other one
+		}
+		return err
+	})
+	if err := p.Wait(); !errors.Is(err, errLevel) {
+		return err
+	}
+	return nil
+}
+
+// errLevel says that a catch-up has done its work.
+var errLevel = errors.New("level with the shard")
+
+// askEvery is how often a catch-up asks whether it is level: on a quiet range no
+// event would tell.
+const askEvery = 50 * time.Millisecond
+
+func askOften(ctx context.Context, stream pb.Watch_WatchClient) error {
+	for {
+		err := stream.Send(command{ask: &ask{}}.request())
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if err := pause(ctx, askEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// follow hands over what comes until the leg is live.
+func (l *leg) follow(ctx context.Context, stream pb.Watch_WatchClient) error {
+	var a assembler
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		l.hub.heard(r.Header)
+		switch {
+		case r.Canceled:
+			l.watch.session.cancelled(l.watch, r)
+			return nil
+		case r.WatchId == noWatch:
+			// This stream has one watcher, and it was there before the request was
+			// sent: everything up to the answer has come.
+			l.next = max(l.next, r.Header.GetRevision()+1)
+		default:
+			b := a.add(r)
+			if b == nil {
+				continue
+			}
+			if err := l.pushPatiently(ctx, l.hub.translate(b)); err != nil {
+				return err
+			}
+		}
+		switch l.hub.attach(l) {
+		case joined:
+			return nil
+		case joinFull:
+			return errNoRoom
+		}
+	}
+}
+
+// patience is how long a catch-up holds its place, and the shard's stream, for a
+// client that does not read.
+const patience = 500 * time.Millisecond
+
+func (l *leg) pushPatiently(ctx context.Context, b *batch) error {
+	if l.push(b) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNoRoom)
+	defer cancel()
+	for {
+		if err := l.watch.session.mailbox.waitRoom(ctx); err != nil {
+			return err
+		}
+		if l.push(b) {
+			return nil
+		}
+	}
+}

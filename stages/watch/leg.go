@@ -1,0 +1,142 @@
+package watch
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// watch is one watch of a client stream. It has a leg for each shard its range
+// touches, and it ends when the client cancels it, a shard cancels one of its legs,
+// or the stream ends.
+type watch struct {
+	session  *session
+	id       int64
+	ctx      context.Context // ends with the watch
+	stop     context.CancelFunc
+	prevKV   bool
+	fragment bool
+	progress bool // the client asked for periodic progress notifications
+	noPut    bool
+	noDelete bool
+	legs     []*leg
+}
+
+// leg is one watch on one shard: a place in that shard's order. It is either live,
+// a member of a group that hands it every batch, or lagging, then a resumer of its
+// session brings it back. Lagging costs no memory but this struct.
+//
+// next is owned by the group (under its mutex) while the leg is live, and by the
+// resumer while it lags. dead is set once, under mu; after that nothing of this leg
+// reaches the client.
+type leg struct {
+	watch    *watch
+	hub      *hub
+	trunk    *trunk
+	id       rangeID
+	key, end []byte
+
+	next int64 // the oldest revision not yet handed over
+
+	mu    sync.Mutex
+	dead  bool
+	group *group // joined, live or not; guarded by the trunk's mutex
+}
+
+// push hands over the events of a batch that this leg still needs. It tells false
+// if the client's mailbox has no room; then nothing was taken and next stays.
+func (l *leg) push(b *batch) bool {
+	if b = b.after(l.next - 1); b == nil {
+		return true
+	}
+	events := l.watch.sift(b)
+	if len(events) == 0 {
+		l.next = b.last() + 1
+		return true
+	}
+	it := item{
+		response: &pb.WatchResponse{Header: b.header, WatchId: l.watch.id, Events: events},
+		fragment: l.watch.fragment,
+		bytes:    b.bytes,
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.dead && !l.watch.session.mailbox.offer(it) {
+		return false
+	}
+	l.next = b.last() + 1
+	return true
+}
+
+// notify sends a periodic progress notification, if the client asked for those. A
+// full mailbox drops it: the next event or notification says more.
+func (l *leg) notify(header *pb.ResponseHeader) {
+	if !l.watch.progress {
+		return
+	}
+	rev, ok := l.watch.completeExcept(l, header.Revision)
+	if !ok {
+		return
+	}
+	h := proto.Clone(header).(*pb.ResponseHeader)
+	h.Revision = rev
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.dead {
+		l.watch.session.mailbox.offer(item{response: &pb.WatchResponse{Header: h, WatchId: l.watch.id}})
+	}
+}
+
+// kill makes sure that nothing more of this leg reaches the client.
+func (l *leg) kill() {
+	l.mu.Lock()
+	l.dead = true
+	l.mu.Unlock()
+}
+
+func (l *leg) isDead() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dead
+}
+
+// sift leaves the events the client asked to see, in the form it asked for. With
+// nothing to change the batch's own slice is shared.
+func (w *watch) sift(b *batch) []*mvccpb.Event {
+	events := b.events
+	if !w.prevKV {
+		events = b.withoutPrev()
+	}
+	if !w.noPut && !w.noDelete {
+		return events
+	}
+	var kept []*mvccpb.Event
+	for _, ev := range events {
+		if ev.Type == mvccpb.Event_PUT && w.noPut || ev.Type == mvccpb.Event_DELETE && w.noDelete {
+			continue
+		}
+		kept = append(kept, ev)
+	}
+	return kept
+}
+
+// completeExcept is the revision up to which every leg has handed over everything:
+// rev for the given leg, whose group's mutex the caller holds, and what their
+// groups know for the others. A number above each shard's own truth is never given.
+func (w *watch) completeExcept(l *leg, rev int64) (int64, bool) {
+	for _, o := range w.legs {
+		if o == l {
+			continue
+		}
+		other, ok := o.complete()
+		if !ok {
+			return 0, false
+		}
+		rev = min(rev, other)
+	}
+	return rev, true
+}

@@ -1,0 +1,208 @@
+package watch_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc"
+
+	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages"
+	"github.com/sharder/sharder/stages/watch"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+// rig is a watch server over real etcds, reached over the wire as clients reach it.
+// Keys below "i" are on shard a, below "r" on b, the others on c; with one shard all
+// are on a.
+type rig struct {
+	etcds    []*etcdtest.Etcd
+	shards   []*stages.Shard
+	server   *watch.Server
+	endpoint string
+	stop     func()
+}
+
+func newRig(t testing.TB, n int, change func(*watch.Options), etcdOpts ...func(*embed.Config)) *rig {
+	t.Helper()
+	r := &rig{}
+	var routes []stages.Route
+	for i := range n {
+		var opts []etcdtest.Option
+		for _, o := range etcdOpts {
+			opts = append(opts, o)
+		}
+		e := etcdtest.Start(t, opts...)
+		name := string(rune('a' + i))
+		r.etcds = append(r.etcds, e)
+		r.shards = append(r.shards, &stages.Shard{Number: i, Name: name, Conn: etcdtest.Conn(t, e.Endpoint), Lane: pipeline.NewLink(100, 100)})
+		routes = append(routes, stages.Route{Key: []byte([]string{"", "i", "r"}[i]), Shards: []string{name}})
+	}
+	table, err := stages.NewTable(routes, r.shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := watch.Options{Table: table}
+	if change != nil {
+		change(&opts)
+	}
+	r.server = watch.New(opts)
+	r.serve(t)
+	return r
+}
+
+func (r *rig) serve(t testing.TB) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	pb.RegisterWatchServer(g, service{r.server, pb.UnimplementedWatchServer{}})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg conc.WaitGroup
+	wg.Go(func() { _ = r.server.Run(ctx) })
+	wg.Go(func() { _ = g.Serve(l) })
+	r.endpoint = l.Addr().String()
+	stopped := false
+	r.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		r.server.Stop()
+		g.GracefulStop()
+		cancel()
+		wg.Wait()
+	}
+	t.Cleanup(r.stop)
+}
+
+type service struct {
+	*watch.Server
+	pb.UnimplementedWatchServer
+}
+
+func (s service) Watch(stream pb.Watch_WatchServer) error { return s.Server.Watch(stream) }
+
+// put writes straight to the shard that holds the key.
+func (r *rig) put(t testing.TB, c *clientv3.Client, key, value string) int64 {
+	t.Helper()
+	p, err := c.Put(t.Context(), key, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Header.Revision
+}
+
+// raw is a bare watch stream with its responses in a channel.
+type raw struct {
+	t  testing.TB
+	s  pb.Watch_WatchClient
+	ch chan *pb.WatchResponse
+}
+
+func (r *rig) raw(t testing.TB, ctx context.Context) *raw {
+	t.Helper()
+	return newRaw(t, ctx, r.endpoint)
+}
+
+func newRaw(t testing.TB, ctx context.Context, endpoint string) *raw {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	s, err := pb.NewWatchClient(etcdtest.Conn(t, endpoint)).Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &raw{t: t, s: s, ch: make(chan *pb.WatchResponse, 100000)}
+	var wg conc.WaitGroup
+	wg.Go(func() {
+		defer close(w.ch)
+		for {
+			m, err := s.Recv()
+			if err != nil {
+				return
+			}
+			w.ch <- m
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return w
+}
+
+func (w *raw) create(c *pb.WatchCreateRequest) {
+	w.t.Helper()
+	if err := w.s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: c}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *raw) progress() {
+	w.t.Helper()
+	if err := w.s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *raw) cancel(id int64) {
+	w.t.Helper()
+	if err := w.s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: id}}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// next is the next response; the test fails if none comes.
+func (w *raw) next() *pb.WatchResponse {
+	w.t.Helper()
+	select {
+	case m, ok := <-w.ch:
+		if !ok {
+			w.t.Fatal("the stream ended")
+		}
+		return m
+	case <-time.After(15 * time.Second):
+		w.t.Fatal("no response")
+	}
+	return nil
+}
+
+// events collects n events, whatever responses they come in.
+func (w *raw) events(n int) []string {
+	w.t.Helper()
+	var out []string
+	for len(out) < n {
+		for _, ev := range w.next().Events {
+			out = append(out, fmt.Sprintf("%s %s=%s@%d", ev.Type, ev.Kv.Key, ev.Kv.Value, ev.Kv.ModRevision))
+		}
+	}
+	return out
+}
+
+// silent fails if anything comes within a moment.
+func (w *raw) silent(d time.Duration) {
+	w.t.Helper()
+	select {
+	case m := <-w.ch:
+		w.t.Fatalf("unexpected %v", m)
+	case <-time.After(d):
+	}
+}
+
+// eventually polls until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -1,0 +1,310 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/sourcegraph/conc"
+	"github.com/sourcegraph/conc/panics"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/pipeline"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// session is one client stream. Four kinds of goroutine work for it: the receiver
+// (the server waits for it: Recv only returns when the RPC's handler has), the
+// controller, which does what the client asks in the order it asked, the sender, which
+// is the handler's own goroutine and the only one that writes to the stream, and
+// resumers, which exist only while legs lag. The handler waits for all but the
+// receiver.
+//
+// mu is a leaf: nothing else is locked or called while it is held.
+type session struct {
+	server      *Server
+	ctx         context.Context
+	cancel      context.CancelCauseFunc
+	identity    metadata.MD
+	wantsLeader bool // end the stream when a shard it watches has no leader
+	mailbox     *mailbox
+
+	mu       sync.Mutex
+	wg       conc.WaitGroup // resumers and the progress answerer; nothing is added once closed
+	closed   bool
+	watches  map[int64]*watch
+	nextID   int64
+	lagging  map[*hub][]*leg
+	resumers map[*hub]int
+	asking   bool // a progress request is being answered
+	askAgain bool // another one came meanwhile
+}
+
+// requestsAhead is how many requests of a client are read before the first is done:
+// the starts of watches that come together share a probe.
+const requestsAhead = 64
+
+// Watch serves one client stream until it ends.
+func (s *Server) Watch(stream pb.Watch_WatchServer) error {
+	c := s.newSession(stream.Context())
+	if !s.enter(c, stream) {
+		return rpctypes.ErrGRPCStopped
+	}
+	defer s.exit(c)
+	for {
+		it, err := c.mailbox.take(c.ctx)
+		if err == nil {
+			err = send(stream, it, s.opts.FragmentBytes)
+		}
+		if err != nil {
+			return c.reason(err)
+		}
+	}
+}
+
+func (s *Server) newSession(ctx context.Context) *session {
+	c := &session{
+		server: s, mailbox: newMailbox(s.opts.Queue, s.opts.QueueBytes),
+		watches: map[int64]*watch{}, lagging: map[*hub][]*leg{}, resumers: map[*hub]int{},
+	}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	if s.opts.Identity != nil {
+		c.identity = s.opts.Identity(ctx)
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		v := md.Get(rpctypes.MetadataRequireLeaderKey)
+		c.wantsLeader = len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
+	}
+	return c
+}
+
+// enter adds the session and starts its receiver and controller.
+func (s *Server) enter(c *session, stream pb.Watch_WatchServer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.sessions[c] = struct{}{}
+	requests := make(chan request, requestsAhead)
+	s.receivers.Go(func() { c.guard(func() { c.receive(stream, requests) }) })
+	c.wg.Go(func() { c.guard(func() { c.control(requests) }) })
+	return true
+}
+
+// exit ends what works for the session, and its watches.
+func (s *Server) exit(c *session) {
+	c.cancel(context.Canceled)
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.wg.Wait()
+	for _, w := range c.all() {
+		c.remove(w)
+	}
+	for _, h := range s.hubs {
+		h.forget(c)
+	}
+	s.mu.Lock()
+	delete(s.sessions, c)
+	s.mu.Unlock()
+}
+
+// guard turns a panic into the end of this stream alone.
+func (c *session) guard(work func()) {
+	if p := panics.Try(work); p != nil {
+		c.server.opts.Logger.Error("watch: panic", "panic", p.String())
+		c.fail(status.Error(codes.Internal, "sharder: internal error in watch"))
+	}
+}
+
+// fail ends the stream with an error for the client. The first one counts.
+func (c *session) fail(err error) { c.cancel(err) }
+
+// reason is what the client is told when the stream ends.
+func (c *session) reason(err error) error {
+	if cause := context.Cause(c.ctx); cause != nil {
+		err = cause
+	}
+	if errors.Is(err, context.Canceled) {
+		return rpctypes.ErrGRPCWatchCanceled
+	}
+	return err
+}
+
+// request is one message of the client, with what had to be begun when it came.
+type request struct {
+	*pb.WatchRequest
+	start *start // of a create
+}
+
+// receive reads the client's requests. A client that closes its side goes on getting
+// events, as with etcd.
+func (c *session) receive(stream pb.Watch_WatchServer, requests chan request) {
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		req := request{WatchRequest: r}
+		if create := r.GetCreateRequest(); create != nil {
+			req.start = c.begin(create)
+		}
+		err = pipeline.Emit(c.ctx, requests, req)
+		if err != nil && req.start != nil {
+			req.start.abandon()
+		}
+		if err != nil || c.ctx.Err() != nil {
+			c.drain(requests) // what was sent when the controller had already gone
+			return
+		}
+	}
+}
+
+// control does what the client asks, one request at a time, and only while the client
+// takes the answers.
+func (c *session) control(requests <-chan request) {
+	defer c.drain(requests)
+	for {
+		if c.mailbox.waitRoom(c.ctx) != nil {
+			return
+		}
+		select {
+		case <-c.ctx.Done():
+			return
+		case r := <-requests:
+			switch u := r.RequestUnion.(type) {
+			case *pb.WatchRequest_CreateRequest:
+				if r.start != nil {
+					c.create(r.start)
+				}
+			case *pb.WatchRequest_CancelRequest:
+				c.cancelByClient(u.CancelRequest)
+			case *pb.WatchRequest_ProgressRequest:
+				c.askProgress()
+			}
+		}
+	}
+}
+
+// drain lets go of what creates hold that were read and never done.
+func (c *session) drain(requests <-chan request) {
+	for {
+		select {
+		case r := <-requests:
+			if r.start != nil {
+				r.start.abandon()
+			}
+		default:
+			return
+		}
+	}
+}
+
+// cancelByClient ends a watch; an id that is no watch's is not answered, as with etcd.
+func (c *session) cancelByClient(r *pb.WatchCancelRequest) {
+	c.mu.Lock()
+	w := c.watches[r.GetWatchId()]
+	c.mu.Unlock()
+	if r == nil || w == nil || !c.remove(w) {
+		return
+	}
+	h := w.legs[0].hub
+	c.mailbox.force(item{response: &pb.WatchResponse{Header: h.lastHeader(h.known()), WatchId: w.id, Canceled: true}})
+}
+
+// cancelled ends a watch because a shard ended it, with the shard's words.
+func (c *session) cancelled(w *watch, r *pb.WatchResponse) {
+	if !c.remove(w) {
+		return
+	}
+	c.mailbox.force(item{response: &pb.WatchResponse{
+		Header: r.Header, WatchId: w.id, Canceled: true, CompactRevision: r.CompactRevision, CancelReason: r.CancelReason,
+	}})
+}
+
+// remove takes a watch off the stream; false if somebody else did.
+func (c *session) remove(w *watch) bool {
+	c.mu.Lock()
+	found := c.watches[w.id] == w
+	if found {
+		delete(c.watches, w.id)
+	}
+	c.mu.Unlock()
+	if found {
+		w.end()
+	}
+	return found
+}
+
+// end makes sure that nothing more of the watch reaches the client, and lets go of its
+// groups. It is called once.
+func (w *watch) end() {
+	w.stop()
+	for _, l := range w.legs {
+		l.kill()
+		l.trunk.leave(l)
+		l.trunk.release()
+	}
+	w.session.mailbox.watches(-1)
+}
+
+func (c *session) all() []*watch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.watches))
+}
+
+func (c *session) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.watches)
+}
+
+// resumersPerShard is how many lagging legs of one stream are brought back at once from
+// one shard.
+const resumersPerShard = 4
+
+// lag has a leg brought back as soon as the client reads. It may be called with a
+// group's mutex held.
+func (c *session) lag(l *leg) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.lagging[l.hub] = append(c.lagging[l.hub], l)
+	if c.resumers[l.hub] < resumersPerShard {
+		c.resumers[l.hub]++
+		c.wg.Go(func() { c.guard(func() { c.resumeAll(l.hub) }) })
+	}
+}
+
+// resumeAll brings lagging legs of one shard back, oldest first, until there are none.
+func (c *session) resumeAll(h *hub) {
+	for {
+		c.mu.Lock()
+		legs := c.lagging[h]
+		if len(legs) == 0 || c.closed {
+			c.resumers[h]--
+			delete(c.lagging, h)
+			c.mu.Unlock()
+			return
+		}
+		l := legs[0]
+		legs[0] = nil
+		c.lagging[h] = legs[1:]
+		c.mu.Unlock()
+		l.resume(l.watch.ctx)
+	}
+}

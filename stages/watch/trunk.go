@@ -1,0 +1,285 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/sourcegraph/conc/panics"
+	"google.golang.org/grpc/metadata"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// trunk is the upstream Watch stream of one shard and one identity: all groups of
+// clients with the same rights ride on it. It is reopened as long as anybody needs
+// it, each group from its own watermark, so that an end of the stream costs time and
+// no event. Its reader never waits for a client.
+//
+// Everything asks the trunk through its queue; only its writer sends. The shard
+// answers creates in the order they were sent, which is how answers find their
+// askers.
+type trunk struct {
+	hub      *hub
+	identity metadata.MD
+
+	mu     sync.Mutex
+	groups map[rangeID]*group
+	queue  []command     // what the writer has yet to send
+	wake   chan struct{} // holds a token when the queue may have something
+	probe  *probe        // queued, not yet sent: others may join it
+	asking *ask          // likewise
+	stream *streamState  // of the present stream, nil between streams
+	legs   int           // legs that hold on to the trunk
+	used   time.Time     // when somebody last needed it
+}
+
+// streamState is what one upstream stream knows; a new stream starts afresh.
+type streamState struct {
+	creates []command        // sent, not yet answered, in order
+	byID    map[int64]*group // upstream watchers by the shard's watch id
+	asked   []*ask           // progress requests whose askers may still wait, oldest first
+	pending []time.Time      // when progress requests were sent whose answers may still come
+}
+
+// command is one thing for the writer to send: a create for a group or a probe, a
+// cancel, or a progress request.
+type command struct {
+	group  *group
+	probe  *probe
+	ask    *ask
+	cancel int64 // a watch id; set if none of the above is
+}
+
+func newTrunk(h *hub, identity metadata.MD) *trunk {
+	return &trunk{hub: h, identity: identity, groups: map[rangeID]*group{}, wake: make(chan struct{}, 1), used: time.Now()}
+}
+
+// Backoff between two streams to a shard: short, since another member may serve at
+// once, and bounded, so that a shard that comes back is found within a second.
+const (
+	minBackoff = 20 * time.Millisecond
+	maxBackoff = time.Second
+)
+
+// run keeps a stream open until ctx ends or nobody has needed the trunk for a while.
+func (t *trunk) run(ctx context.Context) {
+	backoff := minBackoff
+	for ctx.Err() == nil && !t.retire() {
+		began := time.Now()
+		var err error
+		if p := panics.Try(func() { err = t.serve(ctx) }); p != nil {
+			err = p.AsError()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errIdle) {
+			continue
+		}
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		t.hub.lost(err)
+		t.hub.log.Debug("watch stream ended", slog.String("shard", t.hub.shard.Name), slog.Any("error", err))
+		select {
+		case <-time.After(backoff/2 + rand.N(backoff)):
+		case <-ctx.Done():
+		}
+		backoff = min(backoff*2, maxBackoff)
+	}
+}
+
+// retire ends a trunk that nobody needs; the next who does gets a new one.
+func (t *trunk) retire() bool {
+	t.hub.mu.Lock()
+	defer t.hub.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.idle() {
+		return false
+	}
+	delete(t.hub.trunks, identityKey(t.identity))
+	return true
+}
+
+// idleTime is how long a trunk nobody needs stays open.
+const idleTime = time.Minute
+
+// release lets go of what hub.acquire took.
+func (t *trunk) release() {
+	t.mu.Lock()
+	t.legs--
+	t.used = time.Now()
+	t.mu.Unlock()
+}
+
+// idle tells whether the trunk may go; t.mu is held.
+func (t *trunk) idle() bool {
+	return t.legs == 0 && time.Since(t.used) > idleTime
+}
+
+// outgoing is the context for an upstream stream: the client's identity, and the
+// demand that the member serving it knows a leader. Without it a member cut off from
+// the others would keep the stream open and silent.
+func outgoing(ctx context.Context, identity metadata.MD) context.Context {
+	md := identity.Copy()
+	if md == nil {
+		md = metadata.MD{}
+	}
+	md.Set(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// begin prepares a new stream: every group is created again, from its watermark,
+// and what was asked on the last one is asked again.
+func (t *trunk) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var queue []command
+	if old := t.stream; old != nil {
+		for _, c := range old.creates {
+			if c.probe != nil {
+				queue = append(queue, c)
+			}
+		}
+		for _, a := range old.asked {
+			a.answer(0)
+		}
+	}
+	for _, c := range t.queue {
+		if c.group == nil && c.cancel == noWatch {
+			queue = append(queue, c)
+		}
+	}
+	for _, g := range t.groups {
+		g.reset()
+		queue = append(queue, command{group: g, cancel: noWatch})
+	}
+	t.queue = queue
+	t.stream = &streamState{byID: map[int64]*group{}}
+	t.signal()
+}
+
+// noWatch stands for no watch id; etcd gives out ids from 0 on and uses -1 for none.
+const noWatch = -1
+
+// enqueue adds a command for the writer; t.mu is held.
+func (t *trunk) enqueue(c command) {
+	t.queue = append(t.queue, c)
+	t.signal()
+}
+
+func (t *trunk) signal() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// join gives the leg a group: one that exists or a new one. A new group starts where
+// the leg needs it if the gap is small, else at the newest revision known.
+func (t *trunk) join(l *leg) *group {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l.group != nil && t.groups[l.group.id] == l.group {
+		return l.group
+	}
+	g := t.find(l.id)
+	if g == nil {
+		g = t.create(l.id, l.next-1)
+	}
+	g.joined++
+	l.group = g
+	return g
+}
+
+// find looks for a group that serves watchers of id; t.mu is held.
+func (t *trunk) find(id rangeID) *group {
+	if g := t.groups[id]; g != nil || id.prevKV {
+		return g
+	}
+	return t.groups[rangeID{key: id.key, end: id.end, prevKV: true}]
+}
+
+// smallGap is how many revisions a new upstream watcher may start behind the shard:
+// what etcd replays in one batch.
+const smallGap = 1000
+
+// create adds a group that is complete up to rev, or up to what is known of the
+// shard if rev lies far behind or ahead; t.mu is held.
+func (t *trunk) create(id rangeID, rev int64) *group {
+	known := t.hub.known()
+	if known > 0 && (rev > known || rev < known-smallGap) {
+		rev = known
+	}
+	g := &group{trunk: t, id: id, rev: rev, live: map[*leg]struct{}{}}
+	g.history = history{floor: rev, limit: t.hub.opts.HistoryBytes, budget: historyShare * t.hub.opts.HistoryBytes, total: &t.hub.historyBytes}
+	t.groups[id] = g
+	if t.stream != nil {
+		t.enqueue(command{group: g, cancel: noWatch})
+	}
+	return g
+}
+
+// historyShare times the history of one group is what all groups of a shard may keep.
+const historyShare = 128
+
+// leave takes the leg out of its group; the last one out ends the upstream watcher.
+func (t *trunk) leave(l *leg) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := l.group
+	if g == nil {
+		return
+	}
+	l.group = nil
+	g.mu.Lock()
+	delete(g.live, l)
+	g.mu.Unlock()
+	if g.joined--; g.joined > 0 {
+		return
+	}
+	t.drop(g)
+	g.end()
+	if t.stream != nil && g.created {
+		delete(t.stream.byID, g.watchID)
+		t.enqueue(command{cancel: g.watchID})
+	}
+}
+
+// drop takes a group out of the table; t.mu is held.
+func (t *trunk) drop(g *group) {
+	if t.groups[g.id] == g {
+		delete(t.groups, g.id)
+	}
+}
+
+// reset forgets the upstream watcher of the last stream. Held back fragments come
+// again with the next one.
+func (g *group) reset() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.assembler, g.created, g.stale = assembler{}, false, 0
+}
+
+// request is the create that continues the group. It starts at the watermark, not
+// behind it: a watcher that starts in the future keeps the whole stream from
+// answering progress requests. What comes twice is dropped.
+func (g *group) request() *pb.WatchRequest {
+	g.mu.Lock()
+	start := max(g.rev, g.startAt, 1)
+	g.mu.Unlock()
+	return createRequest(&pb.WatchCreateRequest{
+		Key: []byte(g.id.key), RangeEnd: []byte(g.id.end), StartRevision: start,
+		PrevKv: g.id.prevKV, ProgressNotify: true, Fragment: true,
+	})
+}
+
+func createRequest(c *pb.WatchCreateRequest) *pb.WatchRequest {
+	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: c}}
+}

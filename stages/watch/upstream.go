@@ -1,0 +1,253 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// serve opens one upstream stream and works it until it fails or ctx ends: a writer
+// that sends what is queued and a reader that hands out what comes.
+func (t *trunk) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := pb.NewWatchClient(t.hub.shard.Conn).Watch(outgoing(ctx, t.identity))
+	if err != nil {
+		return err
+	}
+	t.begin()
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
+	p.Go(func(ctx context.Context) error { return t.write(ctx, stream) })
+	p.Go(func(ctx context.Context) error {
+		defer cancel()
+		return t.read(stream)
+	})
+	return p.Wait()
+}
+
+// askPace is the shortest time between two progress requests on a stream: answering
+// one costs the shard a walk over all watchers of the stream.
+const askPace = 10 * time.Millisecond
+
+// errIdle ends the stream of a trunk that nobody needs.
+var errIdle = errors.New("nobody needs this stream")
+
+// write sends what is queued, and from time to time asks how far the shard has come,
+// so that the watermarks of quiet ranges keep ahead of compaction.
+func (t *trunk) write(ctx context.Context, stream pb.Watch_WatchClient) error {
+	tick := time.NewTicker(t.hub.opts.ProgressInterval)
+	defer tick.Stop()
+	var asked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-t.wake:
+		case <-tick.C:
+			if t.routine() {
+				return errIdle
+			}
+		}
+		for {
+			c, ok := t.next()
+			if !ok {
+				break
+			}
+			if c.ask != nil {
+				if err := pause(ctx, askPace-time.Since(asked)); err != nil {
+					return err
+				}
+				asked = time.Now()
+			}
+			if err := t.send(ctx, stream, c); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// pause waits, unless the context ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// routine is what a tick does; it tells whether the trunk is idle.
+func (t *trunk) routine() (idle bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.groups) > 0 && t.asking == nil {
+		t.ask()
+	}
+	return t.idle()
+}
+
+// next takes a command off the queue and notes what answer it will have.
+func (t *trunk) next() (command, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.queue) > 0 {
+		c := t.queue[0]
+		t.queue[0] = command{}
+		t.queue = t.queue[1:]
+		switch {
+		case c.group != nil && t.groups[c.group.id] != c.group:
+			continue // everybody left before it was sent
+		case c.group != nil:
+			t.stream.creates = append(t.stream.creates, c)
+		case c.probe != nil:
+			if t.probe == c.probe {
+				t.probe = nil
+			}
+			t.stream.creates = append(t.stream.creates, c)
+		case c.ask != nil:
+			if t.asking == c.ask {
+				t.asking = nil
+			}
+			c.ask.sent = time.Now()
+			t.stream.asked = append(t.stream.asked, c.ask)
+			t.stream.pending = append(t.stream.pending, c.ask.sent)
+		}
+		return c, true
+	}
+	return command{}, false
+}
+
+func (t *trunk) send(ctx context.Context, stream pb.Watch_WatchClient, c command) error {
+	err := stream.Send(c.request())
+	if errors.Is(err, io.EOF) {
+		<-ctx.Done() // the reader learns why
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (c command) request() *pb.WatchRequest {
+	switch {
+	case c.group != nil:
+		return c.group.request()
+	case c.probe != nil:
+		return c.probe.request()
+	case c.ask != nil:
+		return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
+	default:
+		return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: c.cancel}}}
+	}
+}
+
+// read hands out what comes, until the stream ends.
+func (t *trunk) read(stream pb.Watch_WatchClient) error {
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		t.hub.heard(r.Header)
+		switch {
+		case r.Created:
+			t.onCreated(r)
+		case r.Canceled:
+			t.onCanceled(r)
+		case r.WatchId == noWatch:
+			t.onProgress(r.Header.GetRevision())
+		default:
+			t.onWatcher(r)
+		}
+	}
+}
+
+// onCreated matches the answer to the oldest create that has none.
+func (t *trunk) onCreated(r *pb.WatchResponse) {
+	t.mu.Lock()
+	if len(t.stream.creates) == 0 {
+		t.mu.Unlock()
+		return
+	}
+	c := t.stream.creates[0]
+	t.stream.creates = t.stream.creates[1:]
+	if c.probe != nil {
+		t.mu.Unlock()
+		t.onProbed(c.probe, r)
+		return
+	}
+	g := c.group
+	if r.Canceled {
+		t.drop(g)
+		t.mu.Unlock()
+		t.hub.cancelLegs(g, r)
+		return
+	}
+	defer t.mu.Unlock()
+	if t.groups[g.id] != g {
+		t.enqueue(command{cancel: r.WatchId}) // everybody left meanwhile
+		return
+	}
+	t.stream.byID[r.WatchId] = g
+	g.mu.Lock()
+	g.watchID, g.created, g.createdAt, g.stale = r.WatchId, true, r.Header.GetRevision(), t.outstanding()
+	g.mu.Unlock()
+}
+
+// onCanceled ends the group whose watcher the shard gave up: compacted, or refused.
+func (t *trunk) onCanceled(r *pb.WatchResponse) {
+	t.mu.Lock()
+	g := t.stream.byID[r.WatchId]
+	if g == nil {
+		t.mu.Unlock()
+		return // our own cancel
+	}
+	delete(t.stream.byID, r.WatchId)
+	if g.skipTo(r.CompactRevision) {
+		t.enqueue(command{group: g, cancel: noWatch})
+		t.mu.Unlock()
+		return
+	}
+	g.reset()
+	t.drop(g)
+	t.mu.Unlock()
+	t.hub.cancelLegs(g, r)
+}
+
+// skipTo tells whether the group lost nothing to a compaction: the watcher was
+// created at the watermark, whose own events are out already, so that only what
+// comes behind it matters.
+func (g *group) skipTo(compacted int64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if compacted == 0 || compacted != g.rev+1 {
+		return false
+	}
+	g.assembler, g.created, g.startAt = assembler{}, false, compacted
+	return true
+}
+
+// onWatcher takes events or a progress notification for one upstream watcher.
+func (t *trunk) onWatcher(r *pb.WatchResponse) {
+	t.mu.Lock()
+	g := t.stream.byID[r.WatchId]
+	t.mu.Unlock()
+	switch {
+	case g == nil: // everybody left
+	case len(r.Events) == 0 && !r.Fragment:
+		g.notify(r.Header)
+	default:
+		if b := g.assembler.add(r); b != nil {
+			t.hub.observe(b.last())
+			g.deliver(t.hub.translate(b))
+		}
+	}
+}
