@@ -1,0 +1,91 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sourcegraph/conc"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// open runs a cluster until the test ends, with quick probes unless told otherwise.
+func open(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	if o.Name == "" {
+		o.Name = "a"
+	}
+	if o.HealthInterval == 0 {
+		o.HealthInterval = 200 * time.Millisecond
+	}
+	c, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, c)
+	return c
+}
+
+// run probes until the test ends, then closes.
+func run(t testing.TB, c *Cluster) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg conc.WaitGroup
+	wg.Go(func() { _ = c.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		_ = c.Close()
+	})
+}
+
+// within gives a context for one step of a test.
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually polls until ok holds.
+func eventually(t testing.TB, d time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("not within %v: %s", d, what)
+}
+
+// put and get are the two calls nearly every test makes.
+func put(ctx context.Context, c *Cluster, key, value string) error {
+	_, err := pb.NewKVClient(c).Put(ctx, &pb.PutRequest{Key: []byte(key), Value: []byte(value)})
+	return err
+}
+
+func get(ctx context.Context, c *Cluster, key string) (string, error) {
+	r, err := pb.NewKVClient(c).Range(ctx, &pb.RangeRequest{Key: []byte(key)})
+	if err != nil {
+		return "", err
+	}
+	if len(r.Kvs) == 0 {
+		return "", fmt.Errorf("no key %q", key)
+	}
+	return string(r.Kvs[0].Value), nil
+}
+
+// wantStatus fails unless err carries exactly this code and text.
+func wantStatus(t testing.TB, err error, code codes.Code, text string) {
+	t.Helper()
+	s, ok := status.FromError(err)
+	if !ok || s.Code() != code || s.Message() != text {
+		t.Fatalf("got %v\nwant %v: %s", err, code, text)
+	}
+}
