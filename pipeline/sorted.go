@@ -2,8 +2,8 @@ package pipeline
 
 import "slices"
 
-// linearUpTo is the largest number of lists for which looking at every head beats a
-// tournament (BenchmarkMergeSorted).
+// linearUpTo is the largest number of lists for which looking at every head is as
+// quick as a tournament (BenchmarkLinearOrTree).
 const linearUpTo = 4
 
 // MergeSorted merges lists that are each sorted by cmp into one that is. cmp returns
