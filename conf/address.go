@@ -72,7 +72,10 @@ func parseEndpoint(text string) (scheme string, a address, what, remedy string) 
 			return "", a, fmt.Sprintf("%q has a scheme that isn't http or https", text), "write host:port or https://host:port"
 		}
 	}
-	if i := strings.IndexAny(rest, "/?#@"); i >= 0 {
+	if strings.Contains(rest, "@") { // not shown: there may be a password before it
+		return "", a, `an endpoint has an "@" in it`, "write host:port, and use username and password_file for credentials"
+	}
+	if strings.ContainsAny(rest, "/?#") {
 		return "", a, fmt.Sprintf("%q has more in it than a scheme, a host and a port", text), "write host:port or https://host:port"
 	}
 	a, what, remedy = parseAddress(rest, false)
@@ -83,7 +86,7 @@ func parseEndpoint(text string) (scheme string, a address, what, remedy string) 
 // host and have port 0. If it is none, what says why.
 func parseAddress(text string, listen bool) (a address, what, remedy string) {
 	if strings.Contains(text, "://") {
-		return a, fmt.Sprintf("%q is an URL, want host:port", text), "take out everything up to the //"
+		return a, fmt.Sprintf("%q is a URL, want host:port", text), "take out everything up to the //"
 	}
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {

@@ -1,12 +1,20 @@
 package conf
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// own is what claims call the process that reads the file.
+const own = "sharder itself"
 
 // claim is an address with what it was written for.
 type claim struct {
 	address
 	node  *node
-	owner string // "sharder itself" or `shard "a"`
+	owner string // own or `shard "a"`
 	local bool   // something of this process listens there
 }
 
@@ -35,12 +43,12 @@ func (s *schema) claims(root *node) []claim {
 			all = append(all, claim{address: a, node: n, owner: owner, local: true})
 		}
 	}
-	listen, own := root.kid("listen"), "sharder itself"
+	listen, owner := root.kid("listen"), own
 	if listen == nil {
-		listen, own = root.missing("listen"), "sharder itself, by default,"
+		listen, owner = root.missing("listen"), own+", by default,"
 	}
 	for _, text := range s.c.Listen {
-		listens(text, listen, own)
+		listens(text, listen, owner)
 	}
 	for i, sh := range s.c.Shards {
 		n, owner := s.nodes[i], fmt.Sprintf("shard %q", sh.Name)
@@ -77,12 +85,12 @@ func (s *schema) clash(c, other claim) {
 	if host == "" {
 		host = "*"
 	}
-	what := fmt.Sprintf("%s:%d is an address of %s already", host, c.port, other.owner)
+	what := fmt.Sprintf("%s is an address of %s already", net.JoinHostPort(host, strconv.Itoa(c.port)), other.owner)
 	remedy := "write each address once"
 	switch {
 	case c.owner != other.owner && c.local:
 		remedy = "give each its own port"
-	case c.owner != other.owner && other.local:
+	case c.owner != other.owner && strings.HasPrefix(other.owner, own):
 		remedy = "sharder can't be a shard of itself; write where the etcd listens, or change listen"
 	case c.owner != other.owner:
 		remedy = "one etcd can't be two shards; name it once"

@@ -10,8 +10,8 @@ import (
 //
 //	file:line: key: what is wrong; remedy
 //
-// on one line; an error of syntax has no key and no remedy, and shows the place
-// on two more lines.
+// on one line; an error of syntax has no key and mostly no remedy, and shows the
+// place on two more lines.
 type Error struct {
 	File   string // as given to Load or Parse; never empty in the text
 	Line   int    // from 1; the nearest line there is for something that is missing

@@ -42,7 +42,8 @@ func (n *node) missing(name string) *node {
 	return &node{key: append(slices.Clone(n.key), name), line: n.line}
 }
 
-// tree reads src into nodes. The error is a toml.ParseError.
+// tree reads src, which has no byte order mark, into nodes. The error is a
+// toml.ParseError.
 func tree(src []byte) (*node, error) {
 	var top map[string]toml.Primitive
 	md, err := toml.Decode(string(src), &top)
@@ -50,6 +51,11 @@ func tree(src []byte) (*node, error) {
 		return nil, err
 	}
 	t := grower{md: md, rank: make(map[string]int)}
+	for i, c := range src {
+		if c == '\n' {
+			t.ends = append(t.ends, i)
+		}
+	}
 	for i, key := range md.Keys() {
 		for j := range key { // a table that only its keys imply has no place of its own
 			if name := key[:j+1].String(); t.rank[name] == 0 {
@@ -66,6 +72,14 @@ func tree(src []byte) (*node, error) {
 type grower struct {
 	md   toml.MetaData
 	rank map[string]int // key → where it first appears in the file, from 1
+	ends []int          // the offsets of the line feeds
+}
+
+// lineOf is the line of the byte at offset. The library's own line of a value is
+// where the value ends.
+func (g *grower) lineOf(offset int) int {
+	before, _ := slices.BinarySearch(g.ends, offset)
+	return before + 1
 }
 
 // probe is handed to the library in place of a real target. It takes any value and
@@ -89,7 +103,7 @@ func (g *grower) grow(n *node, table map[string]toml.Primitive) {
 		var p probe
 		var pe toml.ParseError
 		if errors.As(g.md.PrimitiveDecode(primitive, &p), &pe) && pe.Position.Line > 0 {
-			kid.line = pe.Position.Line // else: the library notes the line of a key "" at its table
+			kid.line = g.lineOf(pe.Position.Start) // else: the library notes the line of a key "" at its table
 		}
 		if _, kid.table = p.value.(map[string]any); kid.table {
 			var inner map[string]toml.Primitive

@@ -1,16 +1,26 @@
 package conf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
 )
 
-// maxFile bounds a configuration; the parser's recursion and the search for lines grow with it.
-const maxFile = 1 << 20
+// What a configuration may measure, in bytes. Some thousand routes fit; a file that is
+// something else altogether is found out before the parser is lost in it, whose memory
+// grows with the square of how deep a line is nested.
+const (
+	maxFile = 1 << 20
+	maxLine = 4 << 10
+)
+
+// bare finds a value that can only have been meant as a string: 10s, 64MiB, 127.0.0.1, a.
+var bare = regexp.MustCompile(`^[^"'#]*=\s*(\d+(\.\d+)?\s*[A-Za-z]|\d+\.\d+\.|[A-Za-z/])`)
 
 // Load reads and checks the file at path. The error is the one that reading the
 // file gave, or [Errors].
@@ -27,11 +37,11 @@ func Load(path string) (*Config, error) {
 // then there is no Config.
 func Parse(file string, src []byte) (*Config, error) {
 	r := &report{file: file}
-	if len(src) > maxFile {
-		r.errs = Errors{{File: file, Line: 1, What: fmt.Sprintf("the file has %d bytes, more than %v", len(src), Size(maxFile)),
-			Remedy: "take lines out, or give ranges of [routes] to hash"}}
-		return nil, r.err()
+	if e := measure(src); e != nil {
+		e.File = file
+		return nil, Errors{e}
 	}
+	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf")) // a byte order mark, from some editors
 	root, err := tree(src)
 	if err != nil {
 		return nil, Errors{syntax(file, src, err)}
@@ -45,6 +55,22 @@ func Parse(file string, src []byte) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// measure is what is wrong with the size of src, or nil.
+func measure(src []byte) *Error {
+	if len(src) > maxFile {
+		return &Error{Line: 1, What: fmt.Sprintf("the file has more than %v", Size(maxFile)),
+			Remedy: "is it a configuration? If so, give ranges of [routes] to hash"}
+	}
+	number := 0
+	for line := range bytes.Lines(src) {
+		if number++; len(line) > maxLine {
+			return &Error{Line: number, What: fmt.Sprintf("the line has more than %v", Size(maxLine)),
+				Remedy: "break it; a list may go over many lines"}
+		}
+	}
+	return nil
 }
 
 // syntax makes the library's error one of ours.
@@ -63,6 +89,9 @@ func syntax(file string, src []byte, err error) *Error {
 	col := min(max(0, pe.Position.Col-1), len(line))
 	width := min(max(1, pe.Position.Len), len(line)-col+1)
 	margin := strings.Map(blank, line[:col]) // tabs stay tabs, so that the caret stands below its place
+	if bare.MatchString(line) {
+		e.Remedy = "put durations, sizes and names in quotes"
+	}
 	e.Excerpt = fmt.Sprintf("    %s\n    %s%s", line, margin, strings.Repeat("^", width))
 	return e
 }

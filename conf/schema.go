@@ -117,12 +117,15 @@ func (s *schema) unknown(n *node, f fields) {
 	if n.table {
 		what = fmt.Sprintf("no table that this version knows is called %q", n.name())
 	}
-	names := slices.Collect(maps.Keys(f))
+	names, kind := slices.Collect(maps.Keys(f)), "keys here"
+	if n.table && len(n.key) == 1 && nearest(n.name(), names) == "" {
+		names, kind = []string{"limits", "watch", "lease", "shards.NAME", "routes"}, "tables"
+	}
 	if home := s.home(n); home != "" && nearest(n.name(), names) == "" {
 		s.wrong(n, what+" here", home)
 		return
 	}
-	s.wrong(n, what, choice(n.name(), names, "keys here"))
+	s.wrong(n, what, choice(n.name(), names, kind))
 }
 
 // home is the remedy for a key that stands in the wrong table, or empty.
@@ -156,8 +159,10 @@ func describe(value any) string {
 			v = strings.ToValidUTF8(v[:80], "") + "…"
 		}
 		return fmt.Sprintf("the string %q", v)
-	case bool, int64, float64:
+	case bool, int64:
 		return fmt.Sprint(v)
+	case float64:
+		return fmt.Sprintf("%g, with a point", v)
 	case time.Time:
 		return "a date"
 	case []map[string]any:

@@ -44,7 +44,7 @@ func (s *schema) size(to *Size, low, high Size) func(*node) {
 			return
 		}
 		if v < low || v > high {
-			s.wrong(n, fmt.Sprintf("%v is out of bounds", describe(n.value)), remedy)
+			s.wrong(n, strings.TrimPrefix(describe(n.value), "the string ")+" is out of bounds", remedy)
 			return
 		}
 		*to = v
@@ -54,7 +54,7 @@ func (s *schema) size(to *Size, low, high Size) func(*node) {
 // duration reads a duration from low to high.
 func (s *schema) duration(to *time.Duration, low, high time.Duration) func(*node) {
 	return func(n *node) {
-		remedy := fmt.Sprintf("write a number with its unit, such as %q", brief(*to))
+		remedy := fmt.Sprintf("write a number with one of the units ms, s, m and h, such as %q", brief(*to))
 		text, ok := n.value.(string)
 		if !ok {
 			s.wrong(n, "want a duration, have "+describe(n.value), remedy)
@@ -63,7 +63,7 @@ func (s *schema) duration(to *time.Duration, low, high time.Duration) func(*node
 		v, err := time.ParseDuration(text)
 		switch {
 		case err != nil:
-			s.wrong(n, fmt.Sprintf("%q is not a duration", text), remedy+`; the units are "ms", "s", "m" and "h"`)
+			s.wrong(n, fmt.Sprintf("%q is not a duration", text), remedy)
 		case v < low || v > high:
 			s.wrong(n, fmt.Sprintf("%q is out of bounds", text), fmt.Sprintf("write a duration from %q to %q", brief(low), brief(high)))
 		default:
@@ -123,7 +123,7 @@ func (s *schema) str(n *node, value any, example string) (string, bool) {
 }
 
 // list is n's value as a list of strings that aren't empty; example is the remedy
-// for something else. All that is wrong is noted.
+// for something else. All that is wrong is noted; what is right is returned even so.
 func (s *schema) list(n *node, example string) ([]string, bool) {
 	values, ok := n.value.([]any)
 	if !ok {
@@ -140,6 +140,7 @@ func (s *schema) list(n *node, example string) ([]string, bool) {
 		if !good || v == "" {
 			s.wrong(n, "want strings in the list, have "+describe(value), "write it such as "+example)
 			ok = false
+			continue
 		}
 		all = append(all, v)
 	}

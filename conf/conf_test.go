@@ -1,0 +1,234 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// parse is Parse for a text that must be right.
+func parse(t *testing.T, src string) *Config {
+	t.Helper()
+	c, err := Parse("", []byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func equal(t *testing.T, have, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(have, want) {
+		t.Errorf("have %+v\nwant %+v", have, want)
+	}
+}
+
+func TestDefaultsAreThoseOfTheDocumentation(t *testing.T) {
+	want := Config{
+		Listen:          []string{"127.0.0.1:2379"},
+		DrainTimeout:    10 * time.Second,
+		MaxRequestBytes: 1572864,
+		Limits:          Limits{Requests: 2048, RequestsWaiting: 8192, PerShard: 512, PerShardWaiting: 4096, StreamPage: 1 << 20},
+		Watch:           Watch{Queue: 128, QueueBytes: 4 << 20, HistoryBytes: 512 << 10, CatchUps: 16, ProgressInterval: 5 * time.Second},
+		Lease:           Lease{KeepAliveStreams: 4},
+	}
+	equal(t, *Default(), want)
+	want.Shards = []Shard{{Name: "a", Endpoints: []string{"10.0.0.1:2379"}, HealthInterval: time.Second, Timeout: 30 * time.Second}}
+	want.Routes = []Route{{Key: []byte{}, Shards: []string{"a"}}}
+	equal(t, *parse(t, `shards.a.endpoints = ["10.0.0.1:2379"]`), want)
+}
+
+func TestEveryKeyReachesItsField(t *testing.T) {
+	c := parse(t, `
+listen = [":1", "[::1]:2"]
+data_dir = "../d"
+drain_timeout = "1m30s"
+max_request_bytes = 2048
+[limits]
+requests = 1
+requests_waiting = 2
+per_shard = 3
+per_shard_waiting = 4
+stream_page = "5KiB"
+[watch]
+queue = 6
+queue_bytes = "7MiB"
+history_bytes = "8KiB"
+catch_ups = 9
+progress_interval = "10s"
+[lease]
+keep_alive_streams = 11
+[shards.z]
+endpoints = ["https://etcd-1.example.com:2379"]
+username = "root"
+password_file = "pw"
+tls = { ca = "ca", cert = "crt", key = "key", server_name = "sn" }
+health_interval = "12s"
+timeout = "13s"
+[shards.a]
+embedded = true
+listen = "127.0.0.1:14"
+[routes]
+"" = "z"
+"a" = { hash = ["a", "z"] }
+`)
+	equal(t, *c, Config{
+		Listen: []string{":1", "[::1]:2"}, DataDir: "../d", DrainTimeout: 90 * time.Second, MaxRequestBytes: 2 * KiB,
+		Limits: Limits{1, 2, 3, 4, 5 * KiB},
+		Watch:  Watch{6, 7 * MiB, 8 * KiB, 9, 10 * time.Second},
+		Lease:  Lease{11},
+		Shards: []Shard{
+			{
+				Name: "z", Endpoints: []string{"https://etcd-1.example.com:2379"},
+				TLS: TLS{CA: "ca", Cert: "crt", Key: "key", ServerName: "sn"}, Username: "root", PasswordFile: "pw",
+				HealthInterval: 12 * time.Second, Timeout: 13 * time.Second,
+			},
+			{Name: "a", Embedded: true, Listen: "127.0.0.1:14", HealthInterval: time.Second, Timeout: 30 * time.Second},
+		},
+		Routes: []Route{
+			{Key: []byte{}, Shards: []string{"z"}, Line: 31},
+			{Key: []byte("a"), Shards: []string{"a", "z"}, Hash: true, Line: 32},
+		},
+	})
+}
+
+func TestShardsStayInTheOrderOfTheFile(t *testing.T) {
+	names := []string{"m", "z", "a", "k2", "K", "0", "_", "-"}
+	src := "data_dir = \"d\"\n"
+	for _, n := range names {
+		src += fmt.Sprintf("[shards.%s]\nembedded = true\n", n)
+	}
+	src += "[routes]\n\"\" = { hash = [\"" + strings.Join(names, `", "`) + "\"] }\n"
+	for range 20 { // the order of a map would show by now
+		c := parse(t, src)
+		for i, n := range names {
+			if c.Shards[i].Name != n {
+				t.Fatalf("shard %d is %q, want %q", i, c.Shards[i].Name, n)
+			}
+		}
+	}
+}
+
+func TestRoutesAreSortedByTheirBytes(t *testing.T) {
+	c := parse(t, `
+data_dir = "d"
+shards.a.embedded = true
+[routes]
+"ü" = "a"
+"hex:ff00" = "a"
+"b" = "a"
+"hex:FF" = "a"
+"" = "a"
+"a/b.c" = "a"
+"hex:6865783a" = "a"
+`)
+	var have []string
+	for _, r := range c.Routes {
+		have = append(have, fmt.Sprintf("%d %q", r.Line, r.Key))
+	}
+	equal(t, have, []string{`9 ""`, `10 "a/b.c"`, `7 "b"`, `11 "hex:"`, `5 "ü"`, `8 "\xff"`, `6 "\xff\x00"`})
+}
+
+func TestLoadNamesTheFileAsItWasGiven(t *testing.T) {
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good.toml"), filepath.Join(dir, "bad.toml")
+	for file, src := range map[string]string{good: "shards.a.endpoints = [\"10.0.0.1:1\"]", bad: "\n\ncolour = 1\n[shards.a]\nendpoints = [\"10.0.0.1:1\"]"} {
+		if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c, err := Load(good); err != nil || c.File != good {
+		t.Errorf("have %+v, %v", c, err)
+	}
+	_, err := Load(bad)
+	var one *Error
+	if !errors.As(err, &one) || one.File != bad || one.Line != 3 || one.Key != "colour" || !strings.HasPrefix(err.Error(), bad+":3: colour: ") {
+		t.Errorf("have %v", err)
+	}
+	if _, err := Load(filepath.Join(dir, "none.toml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("want that there is no such file, have %v", err)
+	}
+}
+
+func TestAFileThatIsNoConfigurationIsRefusedAtOnce(t *testing.T) {
+	_, err := Parse("f", []byte(strings.Repeat("# \n", maxFile/3+1)))
+	checkErrors(t, err)
+	_, err = Parse("f", []byte(strings.Repeat("[", maxFile)))
+	checkErrors(t, err)
+	if len(err.Error()) > 200 {
+		t.Errorf("the error has %d bytes", len(err.Error()))
+	}
+}
+
+func TestAByteOrderMarkAndCarriageReturnsDoNotMoveLines(t *testing.T) {
+	_, err := Parse("f", []byte("\xef\xbb\xbf[shards.a]\r\nx = 1\r\nendpoints = [\r\n\"10.0.0.1:1\"]\r\n[y]\r\n"))
+	equal(t, strings.Split(err.Error(), "\n"), []string{
+		`f:2: shards.a.x: no such key; the keys here are embedded, endpoints, health_interval, listen, password_file, timeout, tls, username`,
+		`f:5: y: no table that this version knows is called "y"; the tables are lease, limits, routes, shards.NAME, watch`,
+	})
+	_, err = Parse("", []byte("a = 1 1\r\n"))
+	if !strings.HasPrefix(err.Error(), "configuration:1: ") || strings.Contains(err.Error(), "\r") {
+		t.Errorf("have %q", err)
+	}
+}
+
+func TestTLSIsEmptyUntilSomethingIsSet(t *testing.T) {
+	if !(TLS{}).Empty() || (TLS{ServerName: "x"}).Empty() {
+		t.Error("Empty does not say whether something is set")
+	}
+}
+
+func TestAddressesThatAreOnePlaceAreFound(t *testing.T) {
+	at := func(text string, local bool) claim {
+		a, what, _ := parseAddress(text, true)
+		if what != "" {
+			t.Fatal(what)
+		}
+		return claim{address: a, local: local}
+	}
+	const mine, theirs = true, false
+	for _, c := range []struct {
+		a     string
+		local bool
+		b     string
+		other bool
+		same  bool
+	}{
+		{"127.0.0.1:1", mine, "localhost:1", theirs, true},
+		{"127.0.0.1:1", mine, "127.0.0.1:2", theirs, false},
+		{"127.0.0.1:0", mine, "127.0.0.1:0", mine, false},
+		{":1", mine, "127.0.0.1:1", theirs, true},
+		{":1", mine, "[::]:1", mine, true},
+		{":1", mine, "10.0.0.1:1", mine, true},
+		{":1", mine, "10.0.0.1:1", theirs, false}, // may be another machine
+		{"[::ffff:10.0.0.1]:1", theirs, "10.0.0.1:1", theirs, true},
+		{"A.example.com:1", theirs, "a.example.com.:1", theirs, true},
+		{"a:1", theirs, "b:1", theirs, false},
+	} {
+		if a, b := at(c.a, c.local), at(c.b, c.other); a.same(b) != c.same || b.same(a) != c.same {
+			t.Errorf("%s and %s: want same to be %v", c.a, c.b, c.same)
+		}
+	}
+}
+
+func TestANameIsOnlySuggestedWhenItIsNear(t *testing.T) {
+	names := []string{"listen", "limits", "watch", "ca", "key"}
+	for have, want := range map[string]string{
+		"listne": "listen", "Listen": "listen", "lisen": "listen", "limit": "limits", "wacht": "watch", "kye": "key",
+		"colour": "", "x": "", "": "", strings.Repeat("listen", 20): "",
+	} {
+		if got := nearest(have, names); got != want {
+			t.Errorf("%q: have %q, want %q", have, got, want)
+		}
+	}
+}
