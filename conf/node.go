@@ -26,9 +26,6 @@ func (n *node) name() string { return n.key[len(n.key)-1] }
 
 // kid is the node of the key called name in the table n, or nil.
 func (n *node) kid(name string) *node {
-	if n == nil {
-		return nil
-	}
 	for _, k := range n.kids {
 		if k.name() == name {
 			return k

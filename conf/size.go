@@ -71,11 +71,11 @@ func (s *Size) UnmarshalText(text []byte) error {
 		return errSize
 	}
 	n, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || n > math.MaxInt64/int64(unit)-1 {
+	if err != nil || n > math.MaxInt64/int64(unit) {
 		return errSizeBig
 	}
-	part, _ := strconv.ParseFloat("0."+fraction+"0", 64) // digits only, so it is a number below 1
-	*s = Size(n)*unit + Size(part*float64(unit))
+	part, _ := strconv.ParseFloat("0."+fraction+"0", 64)      // digits only, so it is a number below 1
+	*s = Size(n)*unit + min(Size(part*float64(unit)), unit-1) // the parser may round 0.999… up to 1
 	return nil
 }
 
