@@ -16,8 +16,8 @@ func Merge[O any](srcs ...Source[O]) Source[O] {
 		case 1:
 			return srcs[0](ctx, out)
 		}
-		return reason(ctx, branches(ctx, len(srcs), func(ctx context.Context, i int) error {
+		return branches(ctx, len(srcs), func(ctx context.Context, i int) error {
 			return srcs[i](ctx, out)
-		}))
+		})
 	}
 }

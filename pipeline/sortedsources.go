@@ -40,7 +40,7 @@ func MergeSources[T any](cmp func(a, b T) int, n int, srcs ...Source[[]T]) Sourc
 				panic(innermost(up.panicked))
 			}
 		}
-		return reason(ctx, err)
+		return err
 	}
 }
 

@@ -104,7 +104,7 @@ func TestNothingBehindAMissingValueIsSent(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var got [][]int
-			whole := pages(nil, []int{1, 2, 3}, []int{4, 5, 6, 7}, []int{8, 9})
+			whole := pages(nil, []int{1, 2, 3}, []int{4, 5, 6, 7, 8, 9, 10, 11})
 			var err error
 			v := caught(func() {
 				err = pipeline.Run(t.Context(), pipeline.MergeSources(cmp.Compare[int], 4, whole, bad), 0, into(&got))
@@ -136,11 +136,11 @@ func TestASortedMergeSendsWhatItHasBeforeItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		slow := func(ctx context.Context, out chan<- []int) error {
-			_ = pipeline.Emit(ctx, out, []int{2})
+			_ = pipeline.Emit(ctx, out, []int{2, 4})
 			time.Sleep(time.Hour)
-			return pipeline.Emit(ctx, out, []int{3})
+			return pipeline.Emit(ctx, out, []int{5})
 		}
-		src := pipeline.MergeSources(cmp.Compare[int], 1, pages(nil, []int{1, 4, 5, 6}), slow)
+		src := pipeline.MergeSources(cmp.Compare[int], 1, pages(nil, []int{1, 4, 5, 6, 7, 8}), slow)
 		got := map[int]time.Duration{}
 		err := pipeline.Run(t.Context(), src, 0, func(_ context.Context, in <-chan []int) error {
 			for p := range in {
@@ -150,8 +150,8 @@ func TestASortedMergeSendsWhatItHasBeforeItWaits(t *testing.T) {
 			}
 			return nil
 		})
-		if err != nil || got[1] != 0 || got[2] != 0 || got[3] != time.Hour || got[4] != time.Hour {
-			t.Errorf("got %v, %v; want 1 and 2 at once", got, err)
+		if err != nil || got[1] != 0 || got[2] != 0 || got[4] != 0 || got[5] != time.Hour || got[6] != time.Hour {
+			t.Errorf("got %v, %v; want 1, 2 and 4 at once", got, err)
 		}
 	})
 }
@@ -215,4 +215,19 @@ func TestTwoSourcesThatPanicArriveAsOnePanic(t *testing.T) {
 	if v := caught(func() { _ = src(t.Context(), make(chan []int)) }); value(t, v) != "boom" {
 		t.Errorf("got %v", v)
 	}
+}
+
+func TestTheSourcesOfASortedMergeStopSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(ctx context.Context, _ chan<- []int) error {
+			<-ctx.Done()
+			time.Sleep(time.Hour)
+			return nil
+		}
+		begin := time.Now()
+		src := pipeline.MergeSources(cmp.Compare[int], 0, pages[int](errSource), slow, slow)
+		if err := src(t.Context(), nil); err != errSource || time.Since(begin) != time.Hour {
+			t.Errorf("got %v after %v, want to have waited an hour for both", err, time.Since(begin))
+		}
+	})
 }

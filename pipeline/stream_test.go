@@ -235,6 +235,16 @@ func TestCancellationReturnsItsCause(t *testing.T) {
 	})
 }
 
+func TestADeadlineReturnsItsCause(t *testing.T) {
+	onEveryShape(t, func(t *testing.T, s shape, n int) {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errLeft)
+		defer cancel()
+		if err := pipeline.Run(ctx, s.connect(waiting, n), n, into(new([]int))); err != errLeft {
+			t.Errorf("got %v, want the cause", err)
+		}
+	})
+}
+
 // waiting is a source that knows of causes only what the context says plainly.
 func waiting(ctx context.Context, out chan<- int) error {
 	if err := pipeline.Emit(ctx, out, 1); err != nil {
