@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// maxMembers bounds the endpoints of a shard; clusters of etcd have up to seven members.
+const maxMembers = 64
+
 // address is a host and a port in the one spelling by which two can be compared.
 type address struct {
 	host string // lower case; localhost is 127.0.0.1, every address of the machine is ""
@@ -50,6 +53,10 @@ func (s *schema) address(to *string) func(*node) {
 func (s *schema) endpoints(to *[]string) func(*node) {
 	return func(n *node) {
 		all, ok := s.list(n, `["10.0.0.1:2379", "10.0.0.2:2379"]`)
+		if len(all) > maxMembers {
+			s.wrong(n, fmt.Sprintf("there are %d endpoints", len(all)), fmt.Sprintf("name the members of one etcd cluster, at most %d", maxMembers))
+			ok = false
+		}
 		for _, text := range all {
 			if _, _, what, remedy := parseEndpoint(text); what != "" {
 				s.wrong(n, what, remedy)
