@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,10 @@ import (
 // startBound is how long a sharder may take until it serves: three embedded etcds
 // elect their leaders meanwhile, perhaps under the race detector on a busy machine.
 const startBound = 90 * time.Second
+
+// drainBound is how long sharder may take from SIGTERM to its end, embedded etcds
+// included.
+const drainBound = 30 * time.Second
 
 // Sharder is one sharder process and what it was started with. It ends with the
 // test. One test uses it from one goroutine; its clients may be used from many.
@@ -93,6 +98,16 @@ func (s *Sharder) WaitServing() {
 
 // Kill ends sharder with SIGKILL: nothing of it gets a chance to clean up.
 func (s *Sharder) Kill() { s.proc.Kill() }
+
+// Stop asks sharder to end, as an operator does, and fails the test unless it exits
+// with 0 within the bound that a drain may take.
+func (s *Sharder) Stop() {
+	s.t.Helper()
+	s.proc.Signal(syscall.SIGTERM)
+	if code := s.proc.Wait(drainBound); code != 0 {
+		s.t.Fatalf("sharder exited with %d after SIGTERM", code)
+	}
+}
 
 // Again starts sharder on the same file, addresses and data, after Kill or a stop,
 // and returns when it serves.

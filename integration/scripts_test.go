@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/harness"
+	"github.com/sharder/sharder/integration/script"
+)
+
+// scriptsAtOnce bounds how many scripts run side by side: each has up to five etcds
+// of its own.
+const scriptsAtOnce = 2
+
+var scriptSlots = make(chan struct{}, scriptsAtOnce)
+
+// TestScriptsSayOnSharderWhatTheySayOnEtcd runs every file of testdata on a plain
+// etcd, on sharder with one shard and on sharder with three.
+func TestScriptsSayOnSharderWhatTheySayOnEtcd(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			scriptSlots <- struct{}{}
+			defer func() { <-scriptSlots }()
+			runScript(t, file)
+		})
+	}
+}
+
+// runScript runs one file on all servers and compares.
+func runScript(t *testing.T, file string) {
+	s, err := script.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	etcd := execute(t, s, plainEtcd(t))
+	if etcd == nil {
+		return
+	}
+	servers := []func(*testing.T) script.Server{oneShard}
+	if !s.OneShard {
+		servers = append(servers, manyShards)
+	}
+	for _, start := range servers {
+		server := start(t)
+		if run := execute(t, s, server); run != nil {
+			for _, wrong := range script.Compare(s, etcd, run, server.Shape) {
+				t.Error(wrong)
+			}
+		}
+	}
+}
+
+// execute runs a script on one server; what is wrong with it alone is reported.
+func execute(t *testing.T, s *script.Script, server script.Server) *script.Run {
+	t.Helper()
+	run, err := script.Execute(s, server)
+	if err != nil {
+		t.Errorf("on %s: %v", server.Name, err)
+		return nil
+	}
+	for _, wrong := range run.Wrong {
+		t.Error(wrong)
+	}
+	return run
+}
+
+// plainEtcd is the truth.
+func plainEtcd(t *testing.T) script.Server {
+	e := etcdtest.Start(t)
+	return script.Server{Name: "etcd", Shape: script.PlainEtcd, Endpoint: e.Endpoint, Restart: func(bool) { e.Restart() }}
+}
+
+// oneShard is sharder in front of one embedded etcd.
+func oneShard(t *testing.T) script.Server {
+	return sharderServer(harness.Start(t, harness.Single()), "sharder, one shard", script.OneShard)
+}
+
+// manyShards is sharder in front of three embedded etcds.
+func manyShards(t *testing.T) script.Server {
+	return sharderServer(harness.Start(t, harness.Three()), "sharder, three shards", script.ManyShards)
+}
+
+// sharderServer makes a sharder process a script's server.
+func sharderServer(s *harness.Sharder, name string, shape script.Shape) script.Server {
+	return script.Server{Name: name, Shape: shape, Endpoint: s.Endpoint, Restart: func(kill bool) {
+		if kill {
+			s.Kill()
+		} else {
+			s.Stop()
+		}
+		s.Again()
+	}}
+}
