@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -16,24 +17,28 @@ import (
 // without authentication, and nothing is attached.
 type token struct{ text string }
 
-// tokenErrors are etcd's ways to refuse a token before it executes anything.
-var tokenErrors = []error{rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision}
+// refusals are etcd's ways to say, before it executes anything, that a new token is
+// due: because ours is no good, or because authentication was switched on since we
+// found it off. A nil token (none of ours was involved) is never at fault.
+func (t *token) refusals() []error {
+	switch {
+	case t == nil:
+		return nil
+	case t.text == "":
+		return []error{rpctypes.ErrGRPCUserEmpty}
+	default:
+		return []error{rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCAuthOldRevision}
+	}
+}
 
-// refused reports whether etcd's error says that a new token is due. A nil token
-// (none of ours was involved) is never at fault.
+// refused reports whether err is one of the token's refusals.
 func (t *token) refused(err error) bool {
-	if t == nil {
-		return false
-	}
-	if t.text == "" { // authentication was switched on since
-		return sameStatus(err, rpctypes.ErrGRPCUserEmpty)
-	}
-	for _, e := range tokenErrors {
-		if sameStatus(err, e) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.refusals(), func(e error) bool { return sameStatus(err, e) })
+}
+
+// refusedIn reports whether a reason etcd gave in words is one of them.
+func (t *token) refusedIn(reason string) bool {
+	return slices.ContainsFunc(t.refusals(), func(e error) bool { return reason == e.Error() })
 }
 
 // sameStatus compares code and text: etcd's errors come with no details.
@@ -77,18 +82,19 @@ func (l *login) attach(ctx context.Context) (context.Context, *token, error) {
 	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, t.text), t, nil
 }
 
-// decorate adds the token if there is one already; probes don't log in.
-func (l *login) decorate(ctx context.Context) context.Context {
+// atHand adds the token to an outgoing call if there is one already: probes don't
+// log in.
+func (l *login) atHand(ctx context.Context) (context.Context, *token) {
 	if l == nil {
-		return ctx
+		return ctx, nil
 	}
 	l.mu.Lock()
 	t := l.token
 	l.mu.Unlock()
 	if t == nil || t.text == "" {
-		return ctx
+		return ctx, nil
 	}
-	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, t.text)
+	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, t.text), t
 }
 
 // hasToken reports whether the caller identifies itself.

@@ -46,6 +46,7 @@ func (c *Cluster) waitSettled(ctx context.Context) error {
 	case <-c.settled:
 	case <-c.closed:
 	case <-timer.C:
+		c.settleOnce.Do(func() { close(c.settled) }) // nobody else waits in vain
 	case <-ctx.Done():
 		return status.FromContextError(ctx.Err()).Err()
 	}

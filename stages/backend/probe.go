@@ -7,7 +7,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -107,7 +106,11 @@ func (c *Cluster) probe(ctx context.Context, m *member) (version string, leaderl
 	case err == nil && reply.Status != healthpb.HealthCheckResponse_SERVING:
 		return "", false, fmt.Errorf("its health service says %s", reply.Status)
 	}
-	st, err := pb.NewMaintenanceClient(m.conn).Status(c.login.decorate(ctx), &pb.StatusRequest{}, grpc.WaitForReady(false))
+	ctx, t := c.login.atHand(ctx)
+	st, err := pb.NewMaintenanceClient(m.conn).Status(ctx, &pb.StatusRequest{})
+	if t.refused(err) {
+		c.login.forget(t) // the next call logs in, and nobody has to be told no
+	}
 	switch {
 	case err == nil:
 		return st.Version, st.Leader == 0, nil

@@ -2,11 +2,9 @@ package backend
 
 import (
 	"context"
-	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
@@ -87,14 +85,13 @@ func (s *stream) Header() (metadata.MD, error) {
 
 // RecvMsg receives, and lets go of everything once the stream has ended.
 func (s *stream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
+	err := s.failure(s.ClientStream.RecvMsg(m))
 	if err == nil {
-		if err = s.refusal(m); err == nil {
-			return nil
-		}
+		err = s.refusal(m)
 	}
-	err = s.failure(err)
-	s.cancel(nil)
+	if err != nil {
+		s.cancel(nil)
+	}
 	return err
 }
 
@@ -118,14 +115,12 @@ func (s *stream) failure(err error) error {
 // one carries a fresh token.
 func (s *stream) refusal(m any) error {
 	w, ok := m.(*pb.WatchResponse)
-	if !ok || s.attempt.token == nil || !w.Canceled || w.CancelReason == "" {
+	if !ok || !w.Canceled {
 		return nil
 	}
-	for _, e := range tokenErrors {
-		if strings.HasSuffix(w.CancelReason, status.Convert(e).Message()) {
-			s.cluster.login.forget(s.attempt.token)
-			return status.Errorf(codes.Unavailable, "sharder: shard %s: the token of this stream is no longer valid", s.cluster.opts.Name)
-		}
+	if !s.attempt.token.refusedIn(w.CancelReason) {
+		return nil
 	}
-	return nil
+	s.cluster.login.forget(s.attempt.token)
+	return s.cluster.unavailable("the token of this stream is no longer valid")
 }

@@ -1,0 +1,219 @@
+package backend
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/integration/etcdtest"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// deadAddr is a loopback address where nothing listens.
+func deadAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// silentAddr is a loopback address that takes connections and never says a word.
+func silentAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+func TestOpenNeedsNoNetwork(t *testing.T) {
+	c, err := Open(Options{Name: "a", Endpoints: []string{deadAddr(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Healthy() || c.NoLeader() {
+		t.Error("nobody was asked, and yet something is known")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	_, err = get(within(t, time.Second), c, "k")
+	wantStatus(t, err, codes.Unavailable, "sharder: shard a: closed")
+}
+
+func TestTheFirstCallsWaitForTheFirstProbe(t *testing.T) {
+	e := etcdtest.Start(t)
+	c := open(t, Options{Endpoints: []string{deadAddr(t), e.Endpoint}})
+	for range 10 {
+		if err := put(within(t, 5*time.Second), c, "k", "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestACallWithoutProbesGoesToWhoeverAnswers(t *testing.T) {
+	e := etcdtest.Start(t)
+	c, err := Open(Options{Name: "a", Endpoints: []string{deadAddr(t), e.Endpoint}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 4 { // nobody runs the cluster: also writes pass over what can't be reached
+		if err := put(within(t, 20*time.Second), c, "k", "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestNobodyThereIsKnownAfterTheFirstProbe(t *testing.T) {
+	for what, addr := range map[string]string{"refused": deadAddr(t), "silent": silentAddr(t)} {
+		c := open(t, Options{Endpoints: []string{addr}})
+		begin := time.Now()
+		_, err := get(within(t, 20*time.Second), c, "k")
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "sharder: shard a: no member answers (last error: "+addr) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if took := time.Since(begin); took > settleTimeout {
+			t.Errorf("%s: took %v", what, took)
+		}
+	}
+}
+
+func TestErrorsOfEtcdPassByteForByte(t *testing.T) {
+	e := etcdtest.Start(t)
+	c := open(t, Options{Endpoints: []string{e.Endpoint}})
+	requests := map[string]func(grpc.ClientConnInterface) error{
+		"empty key": func(conn grpc.ClientConnInterface) error {
+			_, err := pb.NewKVClient(conn).Put(within(t, 5*time.Second), &pb.PutRequest{})
+			return err
+		},
+		"future revision": func(conn grpc.ClientConnInterface) error {
+			_, err := pb.NewKVClient(conn).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("k"), Revision: 99})
+			return err
+		},
+		"lease not found": func(conn grpc.ClientConnInterface) error {
+			_, err := pb.NewLeaseClient(conn).LeaseRevoke(within(t, 5*time.Second), &pb.LeaseRevokeRequest{ID: 7})
+			return err
+		},
+		"too large": func(conn grpc.ClientConnInterface) error {
+			_, err := pb.NewKVClient(conn).Put(within(t, 5*time.Second), &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 3<<20)})
+			return err
+		},
+	}
+	conn := e.Conn()
+	for what, do := range requests {
+		direct, through := status.Convert(do(conn)), status.Convert(do(c))
+		if direct.Code() == codes.OK || direct.Code() != through.Code() || direct.Message() != through.Message() {
+			t.Errorf("%s: etcd says %v, through the cluster it is %v", what, direct, through)
+		}
+	}
+}
+
+func TestCallOptionsOfTheCallerWork(t *testing.T) {
+	e := etcdtest.Start(t)
+	c := open(t, Options{Endpoints: []string{e.Endpoint}})
+	var header, trailer metadata.MD
+	var p peer.Peer
+	opts := make([]grpc.CallOption, 0, 8) // spare room must not be written to
+	opts = append(opts, grpc.Header(&header), grpc.Trailer(&trailer), grpc.Peer(&p), grpc.WaitForReady(true))
+	_, err := pb.NewKVClient(c).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("k")}, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(header.Get("content-type")) != 1 || p.Addr == nil || p.Addr.String() != e.Endpoint {
+		t.Errorf("header %v, trailer %v, peer %v", header, trailer, p)
+	}
+	if spare := opts[:5][4]; spare != nil {
+		t.Error("the caller's options were written to")
+	}
+}
+
+func TestDeadlinesOfTheCallerHold(t *testing.T) {
+	c := open(t, Options{Endpoints: []string{silentAddr(t)}})
+	begin := time.Now()
+	_, err := get(within(t, 100*time.Millisecond), c, "k") // still waiting for the first probe
+	if status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > 900*time.Millisecond {
+		t.Errorf("after %v: %v", time.Since(begin), err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := get(ctx, c, "k"); status.Code(err) != codes.Canceled {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestRoundRobinSpreadsOverTheMembers(t *testing.T) {
+	one, two := etcdtest.Start(t), etcdtest.Start(t)
+	c := open(t, Options{Endpoints: []string{one.Endpoint, two.Endpoint}})
+	eventually(t, 5*time.Second, "both up", func() bool { return c.Members()[0].Healthy && c.Members()[1].Healthy })
+	asked := make(map[string]int)
+	for range 20 {
+		var p peer.Peer
+		if _, err := pb.NewKVClient(c).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("k")}, grpc.Peer(&p)); err != nil {
+			t.Fatal(err)
+		}
+		asked[p.Addr.String()]++
+	}
+	if asked[one.Endpoint] != 10 || asked[two.Endpoint] != 10 {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+func TestOnlyReadsMayBeRepeated(t *testing.T) {
+	read := &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{}}}
+	write := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{}}}
+	nest := func(op *pb.RequestOp) *pb.TxnRequest {
+		return &pb.TxnRequest{Failure: []*pb.RequestOp{read, {Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{Success: []*pb.RequestOp{op}}}}}}
+	}
+	for _, c := range []struct {
+		method string
+		args   any
+		want   bool
+	}{
+		{pb.KV_Range_FullMethodName, &pb.RangeRequest{}, true},
+		{pb.KV_Put_FullMethodName, &pb.PutRequest{}, false},
+		{pb.KV_DeleteRange_FullMethodName, &pb.DeleteRangeRequest{}, false},
+		{pb.KV_Compact_FullMethodName, &pb.CompactionRequest{}, false},
+		{pb.Lease_LeaseGrant_FullMethodName, &pb.LeaseGrantRequest{}, false},
+		{pb.Lease_LeaseTimeToLive_FullMethodName, &pb.LeaseTimeToLiveRequest{}, true},
+		{pb.KV_Txn_FullMethodName, nest(read), true},
+		{pb.KV_Txn_FullMethodName, nest(write), false},
+		{pb.KV_Txn_FullMethodName, &pb.TxnRequest{Success: []*pb.RequestOp{{}}}, false},
+	} {
+		if got := repeatable(c.method, c.args); got != c.want {
+			t.Errorf("%s %v: %v", c.method, c.args, got)
+		}
+	}
+}
+
+func BenchmarkRangeThroughTheCluster(b *testing.B) {
+	e := etcdtest.Start(b)
+	conns := map[string]grpc.ClientConnInterface{"direct": e.Conn(), "cluster": open(b, Options{Endpoints: []string{e.Endpoint}})}
+	for _, what := range []string{"direct", "cluster"} {
+		b.Run(what, func(b *testing.B) {
+			kv := pb.NewKVClient(conns[what])
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := kv.Range(context.Background(), &pb.RangeRequest{Key: []byte("k")}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,121 @@
+package backend
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/integration/etcdproc"
+	"github.com/sharder/sharder/integration/etcdtest"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// watchKey opens a watch stream with one watcher, created.
+func watchKey(t *testing.T, ctx context.Context, c *Cluster, key string) pb.Watch_WatchClient {
+	t.Helper()
+	w, err := pb.NewWatchClient(c).Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte(key)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.Recv(); err != nil || !r.Created {
+		t.Fatalf("%v, %v", r, err)
+	}
+	return w
+}
+
+func TestStreamsOfAFrozenMemberEndLongBeforeTheKeepalive(t *testing.T) {
+	e := etcdproc.Start(t, 1)
+	c := open(t, Options{Endpoints: e.Endpoints()})
+	w := watchKey(t, within(t, time.Minute), c, "k")
+	begin := time.Now()
+	e.Pause(0)
+	_, err := w.Recv()
+	if status.Code(err) != codes.Unavailable || !strings.HasPrefix(status.Convert(err).Message(), "sharder: shard a: member 127.0.0.1:") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begin); took > 8*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if _, err := pb.NewWatchClient(c).Watch(within(t, 5*time.Second)); status.Code(err) != codes.Unavailable {
+		t.Errorf("a new stream: %v", err)
+	}
+	e.Resume(0)
+	eventually(t, 10*time.Second, "thawed", c.Healthy)
+	watchKey(t, within(t, 10*time.Second), c, "k")
+}
+
+func TestStreamsPassOverMembersThatAreNotThere(t *testing.T) {
+	e := etcdtest.Start(t)
+	c, err := Open(Options{Name: "a", Endpoints: []string{deadAddr(t), e.Endpoint}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.settleOnce.Do(func() { close(c.settled) }) // as if probes had just told of both
+	for range 4 {
+		ctx, cancel := context.WithCancel(context.Background())
+		watchKey(t, ctx, c, "k")
+		cancel()
+	}
+}
+
+func TestACancelledStreamLetsGoOfItsMember(t *testing.T) {
+	e := etcdtest.Start(t)
+	c := open(t, Options{Endpoints: []string{e.Endpoint}})
+	ctx, cancel := context.WithCancel(context.Background())
+	w := watchKey(t, ctx, c, "k")
+	cancel()
+	if _, err := w.Recv(); status.Code(err) != codes.Canceled {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClosingTheClusterEndsItsStreams(t *testing.T) {
+	e := etcdtest.Start(t)
+	c := open(t, Options{Endpoints: []string{e.Endpoint}})
+	w := watchKey(t, within(t, 20*time.Second), c, "k")
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestARangeStreamMovesOnBeforeItsFirstAnswer(t *testing.T) {
+	e := etcdproc.Start(t, 3)
+	c := open(t, Options{Endpoints: e.Endpoints()})
+	if err := put(within(t, 10*time.Second), c, "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	victim := e.Follower()
+	eventually(t, 5*time.Second, "all up", func() bool { return c.Members()[victim].Healthy })
+	e.Pause(victim)
+	moved := false
+	for range 6 { // one of the first three meets the frozen member
+		begin := time.Now()
+		s, err := pb.NewKVClient(c).RangeStream(within(t, 20*time.Second), &pb.RangeRequest{Key: []byte("k")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Recv()
+		if err != nil || len(r.RangeResponse.Kvs) != 1 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		moved = moved || time.Since(begin) > 500*time.Millisecond
+		for err == nil {
+			_, err = s.Recv()
+		}
+	}
+	if !moved {
+		t.Error("no stream met the frozen member: the test shows nothing")
+	}
+}
