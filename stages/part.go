@@ -21,10 +21,14 @@ type Part struct {
 // Range gives the parts of [key, end): one per shard that the range overlaps, in
 // order of their first key, equal ones by shard number. End is meant as etcd
 // means range_end: empty is the single key, "\x00" is everything from key on.
+// An empty key with an end is taken as "\x00", the first key there can be.
 // A range that is empty because end is not above key has one part, as it was
 // given, on the shard of key: some shard must answer it, and this one would hold
 // its keys. Parts share memory with key and end.
 func (t *Table) Range(key, end []byte) []Part {
+	if len(key) == 0 && len(end) > 0 {
+		key = fromKey // else a part could end at "\x00", which does not mean there
+	}
 	if isPoint(key, end) || isEmptyRange(key, end) {
 		return []Part{{Shard: t.Lookup(key), Key: key, End: end}}
 	}
