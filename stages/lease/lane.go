@@ -1,0 +1,212 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// lane is one upstream keep-alive stream, opened when there is something to send
+// and opened again when it breaks. etcd answers in the order of the requests, so
+// the oldest unanswered renewal is always the one the next answer, or the error
+// that ends the stream, is about.
+type lane struct {
+	g    *group
+	wake chan struct{} // holds an element if there may be something to do
+
+	// Guarded by g.mu.
+	queue    []*renewal // to be sent
+	inflight []*renewal // sent, in order
+	failures int        // since the last answer
+}
+
+const (
+	// maxInflight bounds what is sent ahead of the answers, to less than a stream's
+	// flow control window: Send never blocks.
+	maxInflight = 1024
+	// maxAttempts is how often a renewal is sent before the last error is its
+	// answer; patience usually ends before.
+	maxAttempts = 10
+)
+
+// push queues a renewal. Called with g.mu held.
+func (l *lane) push(r *renewal) {
+	r.lane = l
+	l.queue = append(l.queue, r)
+	l.nudge()
+}
+
+func (l *lane) nudge() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// owing tells since when the stream owes an answer; now if it doesn't. Called with
+// g.mu held.
+func (l *lane) owing(now time.Time) time.Time {
+	if len(l.inflight) == 0 {
+		return now
+	}
+	return l.inflight[0].sentAt
+}
+
+// run keeps the stream until ctx is done.
+func (l *lane) run(ctx context.Context) {
+	for {
+		select {
+		case <-l.wake:
+		case <-ctx.Done():
+			return
+		}
+		for l.busy() {
+			err := l.serve(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			if !sleep(ctx, l.broken(err)) {
+				return
+			}
+		}
+	}
+}
+
+func (l *lane) busy() bool {
+	l.g.mu.Lock()
+	defer l.g.mu.Unlock()
+	return len(l.queue)+len(l.inflight) > 0
+}
+
+// serve opens the stream and works on it until it breaks.
+func (l *lane) serve(ctx context.Context) error {
+	ctx = metadata.NewOutgoingContext(ctx, l.g.md)
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := l.g.r.client.LeaseKeepAlive(ctx)
+	if err != nil {
+		cancel()
+		return err
+	}
+	broken := make(chan error, 1)
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { broken <- l.receive(stream) })
+	return l.send(ctx, stream, broken)
+}
+
+// send sends what is queued, until the stream breaks or doesn't answer in time.
+func (l *lane) send(ctx context.Context, stream pb.Lease_LeaseKeepAliveClient, broken <-chan error) error {
+	limit := l.g.r.patience / 2
+	check := time.NewTicker(max(limit/4, time.Millisecond))
+	defer check.Stop()
+	for {
+		if r := l.pop(); r != nil {
+			if stream.Send(&pb.LeaseKeepAliveRequest{ID: r.id}) != nil {
+				return <-broken // Recv tells why
+			}
+			continue
+		}
+		select {
+		case <-l.wake:
+		case err := <-broken:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-check.C:
+			if l.late(now, limit) {
+				return status.Errorf(codes.Unavailable, "sharder: shard %s did not answer a keep-alive within %v", l.g.r.shard.Name, limit)
+			}
+		}
+	}
+}
+
+func (l *lane) late(now time.Time, limit time.Duration) bool {
+	l.g.mu.Lock()
+	defer l.g.mu.Unlock()
+	return now.Sub(l.owing(now)) > limit
+}
+
+// pop takes the next renewal to send; nil if there is none, or too much unanswered.
+// What nobody waits for any more is not sent.
+func (l *lane) pop() *renewal {
+	l.g.mu.Lock()
+	defer l.g.mu.Unlock()
+	for len(l.queue) > 0 && len(l.inflight) < maxInflight {
+		r := l.queue[0]
+		l.queue = l.queue[1:]
+		if r.waiting == 0 {
+			l.g.finish(r, nil, context.Canceled)
+			continue
+		}
+		r.sent, r.sentAt = true, time.Now()
+		l.inflight = append(l.inflight, r)
+		return r
+	}
+	return nil
+}
+
+// receive hands out the answers until the stream ends.
+func (l *lane) receive(stream pb.Lease_LeaseKeepAliveClient) error {
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return status.Errorf(codes.Unavailable, "sharder: shard %s closed a keep-alive stream", l.g.r.shard.Name)
+		}
+		if err != nil {
+			return err
+		}
+		if !l.answered(resp) {
+			return status.Errorf(codes.Internal, "sharder: shard %s answered a keep-alive of lease %x that was not asked", l.g.r.shard.Name, uint64(resp.ID))
+		}
+	}
+}
+
+func (l *lane) answered(resp *pb.LeaseKeepAliveResponse) bool {
+	l.g.mu.Lock()
+	defer l.g.mu.Unlock()
+	if len(l.inflight) == 0 || l.inflight[0].id != resp.ID {
+		return false
+	}
+	r := l.inflight[0]
+	l.inflight = l.inflight[1:]
+	l.failures = 0
+	l.g.finish(r, resp, nil)
+	l.nudge()
+	return true
+}
+
+// broken puts what was not answered back into the queue and says how long to wait
+// before opening the stream again. If etcd refused, that was about the oldest one,
+// which gets the error; if the way to etcd failed, all were tried once more.
+func (l *lane) broken(err error) time.Duration {
+	l.g.mu.Lock()
+	defer l.g.mu.Unlock()
+	again := append(l.inflight, l.queue...)
+	l.inflight, l.queue = nil, nil
+	refusal := !unreachable(err)
+	for i, r := range again {
+		if !refusal {
+			r.attempts++
+		}
+		if refusal && i == 0 || r.attempts >= maxAttempts {
+			l.g.finish(r, nil, at(l.g.r.shard, err))
+			continue
+		}
+		r.sent = false
+		l.queue = append(l.queue, r)
+	}
+	if refusal {
+		return 0
+	}
+	l.failures++
+	return min(10*time.Millisecond<<min(l.failures, 7), time.Second)
+}

@@ -1,0 +1,137 @@
+package lease
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// Service is what chains need to serve leases; Manager and Relay are the two.
+//
+// Recover is called once, before anything else, and returns; Run is then run and
+// waited for by its owner, for as long as there are requests. The rest may be
+// called from any goroutine, with any error meant for stages.ErrorStatus. When Run
+// ends, KeepAlive streams that are still open end with Unavailable.
+type Service interface {
+	Recover(ctx context.Context) error
+	Run(ctx context.Context) error
+
+	Grant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error)
+	Revoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error)
+	TimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
+	Leases(ctx context.Context, r *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
+	KeepAlive(stream pb.Lease_LeaseKeepAliveServer) error
+
+	Attach() pipeline.Middleware[stages.Call, stages.Reply]
+	TranslateKV(ctx context.Context, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error)
+	TranslateEvents(ctx context.Context, events []*mvccpb.Event) []*mvccpb.Event
+}
+
+var (
+	_ Service = (*Manager)(nil)
+	_ Service = (*Relay)(nil)
+)
+
+// Options says which shards there are and sets the bounds. Zero means the default.
+type Options struct {
+	Home   *stages.Shard   // holds the records and the clock; one of Shards
+	Shards []*stages.Shard // all, home among them
+
+	KeepAliveStreams int           // upstream keep-alive streams, per identity; 4
+	MaxRenewals      int           // leases being renewed at once, per shard; 65536
+	Workers          int           // expired leases finished at once; 32
+	MaxDebts         int           // expired leases remembered; more are found again at home; 262144
+	CacheSize        int           // leases and aliases remembered; 65536 each
+	Timeout          time.Duration // one call of our own to a shard; 5s
+	Patience         time.Duration // a keep-alive, or a client waiting for others' leases to be finished; 5s
+	SweepEvery       time.Duration // between two sweeps; 3m
+	AliasRetention   time.Duration // an alias outlives its lease by at least this; 1h
+	Logger           *slog.Logger  // slog.Default()
+}
+
+func (o Options) withDefaults() Options {
+	number := func(n *int, d int) {
+		if *n <= 0 {
+			*n = d
+		}
+	}
+	duration := func(n *time.Duration, d time.Duration) {
+		if *n <= 0 {
+			*n = d
+		}
+	}
+	number(&o.KeepAliveStreams, 4)
+	number(&o.MaxRenewals, 1<<16)
+	number(&o.Workers, 32)
+	number(&o.MaxDebts, 1<<18)
+	number(&o.CacheSize, 1<<16)
+	duration(&o.Timeout, 5*time.Second)
+	duration(&o.Patience, 5*time.Second)
+	duration(&o.SweepEvery, 3*time.Minute)
+	duration(&o.AliasRetention, time.Hour)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o
+}
+
+// Manager serves leases over several shards; the package's documentation has the
+// protocol. Any number of Managers, in any number of processes, may stand in front
+// of the same shards as long as they name the same home.
+type Manager struct {
+	o      Options
+	home   home
+	known  *known
+	debts  *debts
+	native *natives
+	health []*breaker // by position in o.Shards
+	grants *flights   // attaches under way
+	dead   deadAliases
+
+	renewals []*renewals // by position in o.Shards
+	sessions sessions
+
+	nonce    uint64 // makes this Manager's delays differ from others'
+	followed int64  // what Run has to follow from, set by Recover; 0: scan first
+}
+
+// New makes a Manager. It starts nothing: see Service for what is called when.
+func New(o Options) *Manager {
+	o = o.withDefaults()
+	m := &Manager{
+		o:      o,
+		home:   home{shard: o.Home, kv: pb.NewKVClient(o.Home.Conn), lease: pb.NewLeaseClient(o.Home.Conn), timeout: o.Timeout},
+		known:  newKnown(o.CacheSize),
+		debts:  newDebts(o.MaxDebts),
+		native: newNatives(o.Shards),
+		grants: newFlights(),
+		nonce:  rand.Uint64(),
+	}
+	for _, s := range o.Shards {
+		m.health = append(m.health, &breaker{onUp: m.debts.hurry})
+		m.renewals = append(m.renewals, newRenewals(s, o))
+	}
+	m.sessions.init()
+	return m
+}
+
+// position finds a shard in the options by its name; -1 if it isn't there.
+func (m *Manager) position(name string) int {
+	for i, s := range m.o.Shards {
+		if s.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// isHome tells whether home's own etcd lease looks after keys on this shard.
+func (m *Manager) isHome(s *stages.Shard) bool { return s.Name == m.o.Home.Name }
+
+func leaseClient(s *stages.Shard) pb.LeaseClient { return pb.NewLeaseClient(s.Conn) }

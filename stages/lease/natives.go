@@ -1,0 +1,103 @@
+package lease
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// natives are the leases that shards had before sharder came, by id. An id without
+// a marker is looked for here, never the other way round. As long as a shard has
+// not been listed since the start, an id that is found nowhere may still be its.
+type natives struct {
+	mu       sync.Mutex
+	byID     map[int64]*stages.Shard
+	unlisted []*stages.Shard
+}
+
+func newNatives(all []*stages.Shard) *natives {
+	return &natives{byID: make(map[int64]*stages.Shard), unlisted: slices.Clone(all)}
+}
+
+// find gives the shard that has the lease, or the first that was not listed yet.
+func (n *natives) find(id int64) (has, unlisted *stages.Shard) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.unlisted) > 0 {
+		unlisted = n.unlisted[0]
+	}
+	return n.byID[id], unlisted
+}
+
+// pending are the shards not listed yet.
+func (n *natives) pending() []*stages.Shard {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.unlisted)
+}
+
+// isPending tells whether this shard is one of them.
+func (n *natives) isPending(s *stages.Shard) bool { return slices.Contains(n.pending(), s) }
+
+// add notes what a listing found.
+func (n *natives) add(s *stages.Shard, ids []int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range ids {
+		n.byID[id] = s
+	}
+	n.unlisted = slices.DeleteFunc(n.unlisted, func(u *stages.Shard) bool { return u == s })
+}
+
+// drop forgets a lease that has ended.
+func (n *natives) drop(id int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.byID, id)
+}
+
+// all gives the natives, by shard.
+func (n *natives) all() map[*stages.Shard]map[int64]bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make(map[*stages.Shard]map[int64]bool)
+	for id, s := range n.byID {
+		if out[s] == nil {
+			out[s] = make(map[int64]bool)
+		}
+		out[s][id] = true
+	}
+	return out
+}
+
+// nativeShard finds the shard that a lease without records lives on; nil if there
+// is none. It fails if a shard that may have it could not be listed yet.
+func (m *Manager) nativeShard(ctx context.Context, id int64) (*stages.Shard, error) {
+	s, unlisted := m.native.find(id)
+	if s == nil {
+		if unlisted != nil {
+			return nil, m.unsure(ctx, id, unlisted)
+		}
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.o.Timeout)
+	defer cancel()
+	r, err := leaseClient(s).LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id})
+	if err != nil {
+		return nil, at(s, err)
+	}
+	if r.TTL < 0 && r.GrantedTTL == 0 {
+		m.native.drop(id)
+		return nil, nil
+	}
+	return s, nil
+}
+
+// unsure is the answer about an id that a shard may know which has not answered
+// since the start.
+func (m *Manager) unsure(ctx context.Context, id int64, s *stages.Shard) error {
+	return gone(ctx, "lease %x is unknown, unless shard %s has it, which could not be asked yet", uint64(id), s.Name)
+}

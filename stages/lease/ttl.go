@@ -1,0 +1,161 @@
+package lease
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// TimeToLive answers for one lease: whether it exists from its marker, its time from
+// home, its keys, if asked for, from every shard it was attached to. A lease that is
+// at its end but not finished has a TTL of 0; one that doesn't exist -1.
+func (m *Manager) TimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	st, err := m.home.look(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !st.found {
+		return m.timeToLiveNative(ctx, r, st.header)
+	}
+	out := &pb.LeaseTimeToLiveResponse{Header: st.header, ID: r.ID, GrantedTTL: st.ttl}
+	var mu sync.Mutex
+	_, err = pipeline.Scatter(func(ctx context.Context, s *stages.Shard) (struct{}, error) {
+		part, err := m.askTTL(ctx, s, &pb.LeaseTimeToLiveRequest{ID: st.shardID, Keys: r.Keys})
+		if err != nil {
+			return struct{}{}, err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if m.isHome(s) {
+			out.TTL = max(part.TTL, 0)
+		}
+		out.Keys = append(out.Keys, clientKeys(part.Keys)...)
+		return struct{}{}, nil
+	})(ctx, m.holders(st, r.Keys))
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(out.Keys, bytes.Compare)
+	return out, nil
+}
+
+// holders are the shards to ask about a lease: home, and for its keys those it is
+// attached to.
+func (m *Manager) holders(st state, keys bool) []*stages.Shard {
+	all := []*stages.Shard{m.o.Home}
+	for _, name := range st.attached {
+		if i := m.position(name); keys && i >= 0 {
+			all = append(all, m.o.Shards[i])
+		}
+	}
+	return all
+}
+
+// askTTL asks one shard; one that can't answer is named.
+func (m *Manager) askTTL(ctx context.Context, s *stages.Shard, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	var resp *pb.LeaseTimeToLiveResponse
+	err := bounded(ctx, m.o.Timeout, s, func(ctx context.Context) (err error) {
+		resp, err = leaseClient(s).LeaseTimeToLive(ctx, r)
+		return err
+	})
+	if err != nil && unreachable(err) && r.Keys && !m.isHome(s) {
+		return nil, gone(ctx, "shard %s can't be asked for its keys of lease %x: %s", s.Name, uint64(r.ID), textOf(err))
+	}
+	return resp, err
+}
+
+// clientKeys leaves out sharder's own.
+func clientKeys(keys [][]byte) [][]byte {
+	return slices.DeleteFunc(keys, func(k []byte) bool { return len(k) > 0 && k[0] == 0 })
+}
+
+// timeToLiveNative relays for an id without records.
+func (m *Manager) timeToLiveNative(ctx context.Context, r *pb.LeaseTimeToLiveRequest, h *pb.ResponseHeader) (*pb.LeaseTimeToLiveResponse, error) {
+	s, unlisted := m.native.find(r.ID)
+	if s != nil {
+		resp, err := m.askTTL(ctx, s, r)
+		if err != nil {
+			return nil, err
+		}
+		if resp.TTL >= 0 || resp.GrantedTTL != 0 {
+			return resp, nil
+		}
+		m.native.drop(r.ID)
+	}
+	if unlisted != nil {
+		return nil, m.unsure(ctx, r.ID, unlisted)
+	}
+	return &pb.LeaseTimeToLiveResponse{Header: h, ID: r.ID, TTL: -1}, nil
+}
+
+// Leases lists all leases: those with a marker at one revision of home, then the
+// shards' own.
+func (m *Manager) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	if pending := m.native.pending(); len(pending) > 0 {
+		return nil, status.Errorf(codes.Unavailable, "sharder: shard %s could not be asked yet for the leases it had before", pending[0].Name)
+	}
+	natives, err := m.liveNatives(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.LeaseLeasesResponse{Leases: []*pb.LeaseStatus{}}
+	restart := func() { out.Leases = out.Leases[:0] }
+	err = m.home.pages(ctx, markerPrefix, false, restart, func(page *pb.RangeResponse) error {
+		out.Header = page.Header
+		for _, kv := range page.Kvs {
+			rec, err := parseMarker(kv)
+			if err != nil {
+				return at(m.o.Home, err)
+			}
+			out.Leases = append(out.Leases, &pb.LeaseStatus{ID: rec.id})
+			delete(natives, rec.id)
+			delete(natives, rec.shardID)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for id := range natives {
+		out.Leases = append(out.Leases, &pb.LeaseStatus{ID: id})
+	}
+	return out, nil
+}
+
+// liveNatives asks the shards which of their own leases are left.
+func (m *Manager) liveNatives(ctx context.Context) (map[int64]bool, error) {
+	left := make(map[int64]bool)
+	for s, ids := range m.native.all() {
+		listed, err := m.listLeases(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range listed {
+			if ids[id] {
+				left[id] = true
+			}
+		}
+	}
+	return left, nil
+}
+
+// listLeases lists what one shard has. A member that lags may leave out what is new
+// and still list what has ended.
+func (m *Manager) listLeases(ctx context.Context, s *stages.Shard) (ids []int64, err error) {
+	err = bounded(ctx, m.o.Timeout, s, func(ctx context.Context) error {
+		r, err := leaseClient(s).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+		for _, l := range r.GetLeases() {
+			ids = append(ids, l.ID)
+		}
+		return err
+	})
+	return ids, err
+}
