@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/sharder/sharder/integration/etcdproc"
 	"github.com/sharder/sharder/integration/etcdtest"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -155,6 +156,43 @@ func TestDeadlinesOfTheCallerHold(t *testing.T) {
 	cancel()
 	if _, err := get(ctx, c, "k"); status.Code(err) != codes.Canceled {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestACallWithoutADeadlineGetsOneThatNamesTheShard(t *testing.T) {
+	e := etcdproc.Start(t, 1)
+	// Probed once, then frozen: nobody else notices.
+	c := open(t, Options{Endpoints: e.Endpoints(), HealthInterval: time.Hour, Timeout: 300 * time.Millisecond})
+	eventually(t, 5*time.Second, "up", c.Healthy)
+	e.Pause(0)
+	wantStatus(t, put(context.Background(), c, "k", "v"), codes.DeadlineExceeded, "sharder: shard a: no answer within 300ms")
+	err := put(within(t, 200*time.Millisecond), c, "k", "v") // the caller's own stays the caller's
+	if status.Code(err) != codes.DeadlineExceeded || strings.Contains(err.Error(), "sharder") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCallsThatWaitByDesignGetNoDeadline(t *testing.T) {
+	for _, c := range []struct {
+		timeout time.Duration
+		method  string
+		want    bool
+	}{
+		{0, pb.KV_Put_FullMethodName, true},
+		{-1, pb.KV_Put_FullMethodName, false},
+		{time.Second, pb.Maintenance_Defragment_FullMethodName, false},
+		{time.Second, "/v3lockpb.Lock/Lock", false},
+	} {
+		cluster, err := Open(Options{Name: "a", Endpoints: []string{"127.0.0.1:1"}, Timeout: c.timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := cluster.bound(context.Background(), c.method)
+		if _, got := ctx.Deadline(); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+		cancel()
+		_ = cluster.Close()
 	}
 }
 

@@ -73,6 +73,13 @@ func asRoot(e *etcdtest.Etcd) Options {
 	return Options{Endpoints: []string{e.Endpoint}, Username: "root", Password: "secret"}
 }
 
+// tokenOf is the token in use.
+func tokenOf(c *Cluster) *token {
+	c.login.mu.Lock()
+	defer c.login.mu.Unlock()
+	return c.login.token
+}
+
 func TestSharderLogsInAndIsLetIn(t *testing.T) {
 	e := etcdtest.Start(t)
 	enableAuth(t, e)
@@ -110,13 +117,13 @@ func TestATokenLostInARestartIsRenewedUnseen(t *testing.T) {
 	if err := put(within(t, 10*time.Second), c, "k", "v"); err != nil {
 		t.Fatal(err)
 	}
-	before := c.login.token
+	before := tokenOf(c)
 	e.Restart()
 	eventually(t, 10*time.Second, "healthy again", c.Healthy)
 	if err := put(within(t, 10*time.Second), c, "k", "v"); err != nil {
 		t.Fatal(err)
 	}
-	if c.login.token == before {
+	if tokenOf(c) == before {
 		t.Error("the token was never lost: the test shows nothing")
 	}
 }
@@ -132,7 +139,7 @@ func TestATokenThatEndsIsRenewedForEveryKindOfCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	expire := func() *token {
-		old := c.login.token
+		old := tokenOf(c)
 		eventually(t, 10*time.Second, "the token ends", func() bool {
 			ctx := metadata.AppendToOutgoingContext(within(t, 5*time.Second), "token", old.text)
 			_, err := get(ctx, c, "k")
@@ -144,7 +151,7 @@ func TestATokenThatEndsIsRenewedForEveryKindOfCall(t *testing.T) {
 	if err := put(within(t, 10*time.Second), c, "k", "v2"); err != nil {
 		t.Errorf("put: %v", err)
 	}
-	if c.login.token == old {
+	if tokenOf(c) == old {
 		t.Error("put went through with a token that has ended")
 	}
 	expire()
