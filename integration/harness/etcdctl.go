@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -35,9 +36,16 @@ func Follow(t testing.TB, endpoint string, args ...string) *Process {
 // Command runs a program until it ends.
 func Command(t testing.TB, args ...string) Result {
 	t.Helper()
+	return command(t, "", args...)
+}
+
+// command runs a program until it ends, with an input.
+func command(t testing.TB, input string, args ...string) Result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), toolBound)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdin = strings.NewReader(input)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = append(os.Environ(), "NO_PROXY=*", "no_proxy=*")
@@ -54,4 +62,10 @@ func Command(t testing.TB, args ...string) Result {
 		t.Fatalf("%v: %v", args, err)
 	}
 	return res
+}
+
+// EtcdctlInput is Etcdctl with a text on its standard input.
+func EtcdctlInput(t testing.TB, endpoint, input string, args ...string) Result {
+	t.Helper()
+	return command(t, input, append([]string{Binary(t, EtcdctlPackage), "--endpoints", endpoint}, args...)...)
 }

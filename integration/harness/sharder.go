@@ -56,6 +56,16 @@ func Launch(t testing.TB, c Conf) *Sharder {
 	return s
 }
 
+// StartFile starts sharder on a file that is there, whose addresses the caller knows,
+// and returns when it serves.
+func StartFile(t testing.TB, path, listen, metrics string) *Sharder {
+	t.Helper()
+	s := &Sharder{t: t, path: path, Endpoint: listen, Metrics: metrics}
+	s.run()
+	s.WaitServing()
+	return s
+}
+
 // run starts the process.
 func (s *Sharder) run() {
 	s.t.Helper()

@@ -1,0 +1,132 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sharder/sharder/conf"
+	"github.com/sharder/sharder/integration/etcdproc"
+	"github.com/sharder/sharder/integration/harness"
+)
+
+// Each example file is started as it is, but for addresses and the place of data:
+// tests bind free ports and leave nothing behind.
+
+var listenLine = regexp.MustCompile(`(?m)^listen *=.*$`)
+
+// example starts sharder on a file of conf/ with some endpoints replaced.
+func example(t *testing.T, file string, endpoints map[string]string) *harness.Sharder {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "conf", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := string(text)
+	listen, metrics := harness.FreeAddr(t), harness.FreeAddr(t)
+	// Top-level keys come before the first table; the file may set none of them.
+	s = listenLine.ReplaceAllString(s, "")
+	s = regexp.MustCompile(`(?m)^(metrics|data_dir) *=.*$`).ReplaceAllString(s, "")
+	s = fmt.Sprintf("listen = [%q]\nmetrics = %q\ndata_dir = %q\n", listen, metrics, filepath.Join(dir, "data")) + s
+	for from, to := range endpoints {
+		if !strings.Contains(s, from) {
+			t.Fatalf("%s does not name %s", file, from)
+		}
+		s = strings.ReplaceAll(s, from, to)
+	}
+	path := filepath.Join(dir, file)
+	if err := os.WriteFile(path, []byte(s), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return harness.StartFile(t, path, listen, metrics)
+}
+
+func TestTheFirstExampleIsAnEtcdOfThreeShards(t *testing.T) {
+	t.Parallel()
+	s := example(t, "shards.toml", nil)
+	for i, key := range []string{"apple", "juice", "zebra"} {
+		expectCtl(t, s, "OK", "put", key, fmt.Sprint(i+1))
+	}
+	expectCtl(t, s, "apple\n1\njuice\n2\nzebra\n3", "get", "", "--prefix")
+}
+
+func TestTheHashExampleSpreadsAPrefix(t *testing.T) {
+	t.Parallel()
+	s := example(t, "hash.toml", nil)
+	for i := range 12 {
+		expectCtl(t, s, "OK", "put", fmt.Sprintf("/jobs/%02d", i), "x")
+	}
+	expectCtl(t, s, "/jobs/11\nx\n/jobs/10\nx", "get", "/jobs/", "--prefix", "--order=DESCEND", "--limit=2")
+	expectCtl(t, s, "12", "del", "/jobs/", "--prefix")
+}
+
+func TestTheSingleExampleIsAProxyOfOneCluster(t *testing.T) {
+	t.Parallel()
+	c := etcdproc.Start(t, 1)
+	s := example(t, "single.toml", map[string]string{"127.0.0.1:2379": hostPort(c.Endpoint(0))})
+	expectCtl(t, s, "OK", "put", "a", "1")
+	direct := harness.Etcdctl(t, c.Endpoint(0), "get", "", "--from-key")
+	if direct.Stdout != "a\n1\n" {
+		t.Fatalf("the cluster holds %q", direct.Stdout)
+	}
+}
+
+func TestTheExternalExampleRunsOnThreeClustersOfThreeMembers(t *testing.T) {
+	t.Parallel()
+	replace := map[string]string{}
+	var clusters []*etcdproc.Cluster
+	for shard := range 3 {
+		c := etcdproc.Start(t, 3)
+		clusters = append(clusters, c)
+		for member := range 3 {
+			replace[fmt.Sprintf(`"10.0.%d.1%d:2379"`, shard+1, member)] = fmt.Sprintf("%q", hostPort(c.Endpoint(member)))
+		}
+	}
+	s := example(t, "external.toml", replace)
+	for i, key := range []string{"/registry/deployments/x", "/registry/events/x", "/registry/pods/x"} {
+		expectCtl(t, s, "OK", "put", key, "1")
+		res := harness.Etcdctl(t, clusters[i].Endpoint(0), "get", key)
+		if res.Stdout != key+"\n1\n" {
+			t.Errorf("%s is not on cluster %d", key, i)
+		}
+	}
+	expectCtl(t, s, "/registry/deployments/x\n\n/registry/events/x\n\n/registry/pods/x\n", "get", "/registry/", "--prefix", "--keys-only")
+	// A member of each cluster gone, everything works.
+	for _, c := range clusters {
+		c.Kill(0)
+	}
+	waitUntil(t, "puts on every shard", func() bool {
+		for _, key := range []string{"/a", "/registry/events/y", "/registry/pods/y"} {
+			if harness.Etcdctl(t, s.Endpoint, "put", key, "2").Code != 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func TestEveryExampleIsStartedHere(t *testing.T) {
+	files, err := filepath.Glob("../conf/*.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := map[string]bool{"shards.toml": true, "hash.toml": true, "single.toml": true, "external.toml": true}
+	for _, file := range files {
+		if _, err := conf.Load(file); err != nil {
+			t.Error(err)
+		}
+		if !started[filepath.Base(file)] {
+			t.Errorf("no test starts %s", file)
+		}
+	}
+}
+
+// hostPort is an endpoint without its scheme.
+func hostPort(endpoint string) string {
+	_, addr, _ := strings.Cut(endpoint, "://")
+	return addr
+}
