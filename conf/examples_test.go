@@ -89,7 +89,7 @@ func TestTheCommentedLinesOfTheExternalExampleWork(t *testing.T) {
 	for _, m := range option.FindAllStringSubmatch(read(t, "external.toml"), -1) {
 		on = append(on, m[1])
 	}
-	c := parse(t, "[shards.a]\n"+strings.Join(on, "\n"))
+	c := parse(t, "[shards.a]\n"+strings.Join(on, "\n")+"\n[shards.b]\nendpoints = [\"h:1\"]\n[routes]\n\"\" = \"a\"\n\"b\" = \"b\"\n")
 	if sh := c.Shards[0]; len(on) != 4 || len(sh.Endpoints) != 3 || sh.TLS.Empty() || sh.Username == "" || sh.PasswordFile == "" {
 		t.Errorf("from %q: %+v", on, sh)
 	}

@@ -90,6 +90,10 @@ func (s *schema) checkExternal(sh *Shard, n *node) {
 		s.wrong(l, "only an embedded shard listens", "write the addresses of the members as endpoints, or embedded = true")
 	}
 	s.together(n, "username", "password_file")
+	if u := n.kid("username"); u != nil && len(s.nodes) == 1 {
+		s.wrong(u, "with one shard clients authenticate themselves, and sharder passes that on: with a user of its own every stranger would have that user's rights",
+			"take username and password_file out")
+	}
 	if tls := n.kid("tls"); tls != nil && tls.table {
 		s.together(tls, "cert", "key")
 	}

@@ -1,0 +1,85 @@
+// Command sharder is one etcd endpoint in front of many etcd clusters.
+//
+//	sharder --conf conf/shards.toml
+//
+// The file says which etcd clusters there are (or runs them inside the process) and
+// which keys live where. chains.go has the way of every RPC, top to bottom.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/sharder/sharder/conf"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// Exit codes. A sharder that was asked to stop and drained exits with 0.
+const (
+	exitFailed  = 1 // something went wrong while starting or serving
+	exitMisused = 2 // flags or configuration
+)
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("sharder", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("conf", "conf/shards.toml", "the configuration `file`")
+	check := flags.Bool("check", false, "read the configuration, say what it means, and exit")
+	version := flags.Bool("version", false, "print the version and exit")
+	verbose := flags.Bool("verbose", false, "log what is normal too")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return exitMisused
+	case flags.NArg() > 0:
+		fmt.Fprintf(stderr, "sharder: unexpected argument %q; the configuration is given with --conf\n", flags.Arg(0))
+		return exitMisused
+	}
+	if *version {
+		fmt.Fprintln(stdout, "sharder", buildVersion())
+		return 0
+	}
+	cfg, err := conf.Load(*file)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitMisused
+	}
+	if *check {
+		return explain(cfg, stdout, stderr)
+	}
+	level := slog.LevelInfo
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+
+	// The first signal drains, the second one is the system's own: it kills.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	if err := serve(ctx, cfg, stdout, log); err != nil {
+		fmt.Fprintln(stderr, "sharder:", err)
+		return exitFailed
+	}
+	return 0
+}
+
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version + " " + info.GoVersion
+}

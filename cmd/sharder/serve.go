@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/sharder/sharder/conf"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// requestOverhead is what etcd allows a message to be larger than a request.
+const requestOverhead = 512 << 10
+
+// serve runs a whole sharder until ctx ends, then drains it. Everything it started has
+// ended when it returns.
+func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Logger) (err error) {
+	listeners, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}()
+	f, err := openFleet(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+
+	// What serves outlives what asks: the fleet ends after the last request has.
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() {
+		if err := f.Run(background); err != nil && background.Err() == nil {
+			fail(err)
+		}
+	})
+	more, err := f.claim(ctx, log)
+	if err != nil {
+		return err
+	}
+	if more {
+		wg.Go(func() {
+			if err := f.claimRest(background, log); err != nil {
+				fail(err)
+			}
+		})
+	}
+	c := newChains(cfg, f.table, log)
+	c.recoverLeases(ctx, log)
+	server := newServer(cfg, c)
+	wg.Go(func() { _ = c.watch.Run(background) })
+
+	f.describe(cfg, stdout)
+	fmt.Fprintf(stdout, "serving the etcd API on %s\n", addresses(listeners))
+	err = server.run(ctx, c, listeners, cfg.DrainTimeout, log)
+	if c.relay != nil {
+		c.relay.Wait()
+	}
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	return err
+}
+
+// recoverTimeout bounds what is done about old leases before the first request. What
+// is not done by then is done later, by Run.
+const recoverTimeout = 10 * time.Second
+
+func (c *chains) recoverLeases(ctx context.Context, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
+	if err := c.leases.Recover(ctx); err != nil {
+		log.Warn("leases: not everything that is owed could be finished before serving; it goes on", "error", err)
+	}
+}
+
+func listen(cfg *conf.Config) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, addr := range cfg.Listen {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			for _, l := range listeners {
+				_ = l.Close()
+			}
+			return nil, fmt.Errorf("listen on %s: %w (another address is set with listen = [...] in %s)", addr, err, cfg.File)
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func addresses(listeners []net.Listener) string {
+	names := make([]string, len(listeners))
+	for i, l := range listeners {
+		names[i] = l.Addr().String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// server is the gRPC side.
+type server struct {
+	grpc   *grpc.Server
+	health *health.Server
+}
+
+// newServer registers the services, with etcd's own limits and keepalive policy: with
+// gRPC's defaults idle watchers would be sent away for pinging.
+func newServer(cfg *conf.Config, c *chains) *server {
+	s := &server{health: health.NewServer()}
+	s.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(int(cfg.MaxRequestBytes)+requestOverhead),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
+		grpc.ChainUnaryInterceptor(recoverUnary),
+		grpc.ChainStreamInterceptor(recoverStream),
+		grpc.UnknownServiceHandler(c.others),
+		grpc.WaitForHandlers(true),
+	)
+	pb.RegisterKVServer(s.grpc, kvService{chains: c})
+	pb.RegisterWatchServer(s.grpc, watchService{chains: c})
+	pb.RegisterLeaseServer(s.grpc, leaseService{chains: c})
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	return s
+}
+
+// run serves until ctx ends or a listener fails, then drains: no new requests, those
+// in flight finish within the bound, streams end with a status that sends clients to
+// another server. It returns nil if nothing failed.
+func (s *server) run(ctx context.Context, c *chains, listeners []net.Listener, bound time.Duration, log *slog.Logger) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var wg conc.WaitGroup
+	leases, stopLeases := context.WithCancel(context.WithoutCancel(ctx))
+	defer wg.Wait()
+	defer stopLeases()
+	wg.Go(func() { _ = c.leases.Run(leases) })
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		wg.Go(func() {
+			if err := s.grpc.Serve(l); err != nil {
+				failed <- err
+				fail(err)
+			}
+		})
+	}
+	<-ctx.Done()
+	log.Info("draining", "bound", bound)
+	s.health.Shutdown()
+	drained := make(chan struct{})
+	wg.Go(func() {
+		defer close(drained)
+		s.grpc.GracefulStop()
+	})
+	c.watch.Stop()
+	stopLeases()
+	select {
+	case <-drained:
+	case <-time.After(bound):
+		log.Warn("some requests did not end in time", "bound", bound)
+		s.grpc.Stop()
+	}
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
