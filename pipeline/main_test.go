@@ -7,6 +7,8 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -120,5 +122,34 @@ func TestEveryGoroutineIsOneOfConc(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// What doc.go promises, it proves by naming a test, a benchmark or an example.
+func TestEveryProofThatTheDocumentationNamesExists(t *testing.T) {
+	tests := map[string]bool{}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok {
+				tests[fn.Name.Name] = true
+			}
+		}
+	}
+	named := regexp.MustCompile(`\b(Test|Benchmark|Example_)\w+`).FindAllString(sources(t)["doc.go"].Doc.Text(), -1)
+	if len(named) < 10 {
+		t.Errorf("doc.go names only %v", named)
+	}
+	for _, name := range named {
+		if !tests[name] {
+			t.Errorf("doc.go names %s, which does not exist", name)
+		}
 	}
 }
