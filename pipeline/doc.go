@@ -77,8 +77,7 @@
 //     own included (BenchmarkChain/fused).
 //   - A link is cheap: with one in front the five steps take 3.4 times as long, about 60 ns
 //     more; with two, and two cores contending for both, 15 times, 330 ns more
-//     (BenchmarkChain/queue_in_front, BenchmarkChain/two_queues). A call over loopback
-//     TCP takes some hundred times longer than either.
+//     (BenchmarkChain/queue_in_front, BenchmarkChain/two_queues).
 //   - A channel and a worker at every arrow take 39 times as long as fused, and then the
 //     workers are shared: one slow request is in everybody's way
 //     (BenchmarkChain/worker_at_every_arrow). A stream made for a single request takes 240
