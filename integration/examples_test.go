@@ -27,11 +27,11 @@ func example(t *testing.T, file string, endpoints map[string]string) *harness.Sh
 	}
 	dir := t.TempDir()
 	s := string(text)
-	listen, metrics := harness.FreeAddr(t), harness.FreeAddr(t)
+	listen := harness.FreeAddr(t)
 	// Top-level keys come before the first table; the file may set none of them.
 	s = listenLine.ReplaceAllString(s, "")
-	s = regexp.MustCompile(`(?m)^(metrics|data_dir) *=.*$`).ReplaceAllString(s, "")
-	s = fmt.Sprintf("listen = [%q]\nmetrics = %q\ndata_dir = %q\n", listen, metrics, filepath.Join(dir, "data")) + s
+	s = regexp.MustCompile(`(?m)^data_dir *=.*$`).ReplaceAllString(s, "")
+	s = fmt.Sprintf("listen = [%q]\ndata_dir = %q\n", listen, filepath.Join(dir, "data")) + s
 	for from, to := range endpoints {
 		if !strings.Contains(s, from) {
 			t.Fatalf("%s does not name %s", file, from)
@@ -42,7 +42,7 @@ func example(t *testing.T, file string, endpoints map[string]string) *harness.Sh
 	if err := os.WriteFile(path, []byte(s), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return harness.StartFile(t, path, listen, metrics)
+	return harness.StartFile(t, path, listen)
 }
 
 func TestTheFirstExampleIsAnEtcdOfThreeShards(t *testing.T) {

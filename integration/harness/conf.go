@@ -12,7 +12,6 @@ import (
 // would write; whatever is not set is left out, so that sharder's defaults apply.
 type Conf struct {
 	Listen  string   // client address; "" = a free port
-	Metrics string   // metrics address; "" = a free port
 	DataDir string   // where embedded shards keep their data; "" = a directory of the test
 	Shards  []Shard  // in the order of the file
 	Routes  []Route  // in the order of the file
@@ -65,9 +64,6 @@ func (c Conf) filled(t testing.TB) Conf {
 	if c.Listen == "" {
 		c.Listen = FreeAddr(t)
 	}
-	if c.Metrics == "" {
-		c.Metrics = FreeAddr(t)
-	}
 	if c.DataDir == "" {
 		c.DataDir = filepath.Join(t.TempDir(), "data")
 	}
@@ -77,7 +73,7 @@ func (c Conf) filled(t testing.TB) Conf {
 // Text is the file's content.
 func (c Conf) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen = [%q]\nmetrics = %q\ndata_dir = %q\n", c.Listen, c.Metrics, c.DataDir)
+	fmt.Fprintf(&b, "listen = [%q]\ndata_dir = %q\n", c.Listen, c.DataDir)
 	for _, line := range c.Top {
 		fmt.Fprintln(&b, line)
 	}

@@ -48,9 +48,8 @@ func TestPortsAreNotHandedOutTwice(t *testing.T) {
 
 func TestTheTextOfAConfigurationIsWhatAUserWouldWrite(t *testing.T) {
 	c := Three([]string{"127.0.0.1:1", "127.0.0.1:2"})
-	c.Listen, c.Metrics, c.DataDir = "127.0.0.1:3", "127.0.0.1:4", "/data"
+	c.Listen, c.DataDir = "127.0.0.1:3", "/data"
 	want := `listen = ["127.0.0.1:3"]
-metrics = "127.0.0.1:4"
 data_dir = "/data"
 
 [shards.one]

@@ -29,9 +29,8 @@ type Sharder struct {
 	proc *Process
 	path string // the configuration file
 
-	// Endpoint is host:port for etcd clients, Metrics for the operator's side. Both
-	// survive a restart.
-	Endpoint, Metrics string
+	// Endpoint is host:port for etcd clients; it survives a restart.
+	Endpoint string
 }
 
 // Start writes the configuration, starts sharder and returns when it serves.
@@ -51,16 +50,16 @@ func Launch(t testing.TB, c Conf) *Sharder {
 	if err := os.WriteFile(path, []byte(c.Text()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &Sharder{t: t, path: path, Endpoint: c.Listen, Metrics: c.Metrics}
+	s := &Sharder{t: t, path: path, Endpoint: c.Listen}
 	s.run()
 	return s
 }
 
-// StartFile starts sharder on a file that is there, whose addresses the caller knows,
+// StartFile starts sharder on a file that is there, whose address the caller knows,
 // and returns when it serves.
-func StartFile(t testing.TB, path, listen, metrics string) *Sharder {
+func StartFile(t testing.TB, path, listen string) *Sharder {
 	t.Helper()
-	s := &Sharder{t: t, path: path, Endpoint: listen, Metrics: metrics}
+	s := &Sharder{t: t, path: path, Endpoint: listen}
 	s.run()
 	s.WaitServing()
 	return s
