@@ -175,13 +175,13 @@ func (s *Server) Stats() Stats {
 	for shard, h := range s.hubs {
 		st.CatchUps[shard.Name] = int(h.stats.catchUps.Load())
 		st.History += h.historyBytes.Load()
-		h.mu.Lock()
+		h.trunksMu.Lock()
 		for _, t := range h.trunks {
 			t.mu.Lock()
 			st.Upstream[shard.Name] += len(t.groups)
 			t.mu.Unlock()
 		}
-		h.mu.Unlock()
+		h.trunksMu.Unlock()
 	}
 	return st
 }

@@ -96,8 +96,8 @@ func (t *trunk) run(ctx context.Context) {
 
 // retire ends a trunk that nobody needs; the next who does gets a new one.
 func (t *trunk) retire() bool {
-	t.hub.mu.Lock()
-	defer t.hub.mu.Unlock()
+	t.hub.trunksMu.Lock()
+	defer t.hub.trunksMu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.idle() {
