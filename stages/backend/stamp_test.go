@@ -197,3 +197,26 @@ func TestAShardThatCantBeAskedIsAnErrorThatNamesIt(t *testing.T) {
 		t.Error("no shards at all are fine")
 	}
 }
+
+func TestLookingAStampUpWritesNothing(t *testing.T) {
+	conn := etcdtest.Start(t).Conn()
+	want := stamps("r")[0]
+	if got, found, err := LookupStamp(within(t, 5*time.Second), conn, want); found || err != nil {
+		t.Errorf("a fresh shard: %+v, %v, %v", got, found, err)
+	}
+	if _, found, err := readStamp(within(t, 5*time.Second), conn, "a"); found || err != nil {
+		t.Errorf("after the first look: %v, %v", found, err)
+	}
+	have := want
+	have.Deployment = "d1"
+	if _, err := CheckStamp(within(t, 5*time.Second), conn, have); err != nil {
+		t.Fatal(err)
+	}
+	if got, found, err := LookupStamp(within(t, 5*time.Second), conn, want); !found || err != nil || got.Deployment != "d1" {
+		t.Errorf("any deployment: %+v, %v, %v", got, found, err)
+	}
+	have.Deployment = "d2"
+	if _, found, err := LookupStamp(within(t, 5*time.Second), conn, have); !found || !isMismatch(err) {
+		t.Errorf("another deployment: %v, %v", found, err)
+	}
+}
