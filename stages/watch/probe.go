@@ -2,10 +2,12 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // probe asks a shard for its revision without leaving a trace: a create that cannot
@@ -16,9 +18,10 @@ import (
 // future: then the answer also tells whether this client may watch that range at
 // this moment, whoever opened the stream. That watcher is cancelled at once.
 type probe struct {
-	key, end []byte // nil for a probe that only asks for the revision
-	done     chan struct{}
-	answer   probeAnswer // set before done is closed
+	id     rangeID // zero for a probe that only asks for the revision
+	done   chan struct{}
+	answer probeAnswer // set before done is closed
+	also   []*probe    // others that take the same answer; guarded by the trunk's mutex
 }
 
 type probeAnswer struct {
@@ -33,10 +36,10 @@ const emptyRange = "mvcc: watcher range is empty"
 const farFuture = math.MaxInt64 - 2
 
 func (p *probe) request() *pb.WatchRequest {
-	if p.key == nil {
+	if p.id == (rangeID{}) {
 		return createRequest(&pb.WatchCreateRequest{Key: []byte("b"), RangeEnd: []byte("a")})
 	}
-	return createRequest(&pb.WatchCreateRequest{Key: p.key, RangeEnd: p.end, StartRevision: farFuture})
+	return createRequest(&pb.WatchCreateRequest{Key: []byte(p.id.key), RangeEnd: []byte(p.id.end), StartRevision: farFuture})
 }
 
 // wait gives the answer or the context's cause.
@@ -54,32 +57,63 @@ func (p *probe) wait(ctx context.Context) (probeAnswer, error) {
 func (t *trunk) startProbe(key, end []byte) *probe {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := &probe{done: make(chan struct{})}
-	if len(t.identity) > 0 {
-		p.key, p.end = key, end
-	} else {
-		if t.probe != nil {
-			return t.probe
-		}
-		t.probe = p
+	if len(t.identity) == 0 {
+		return t.probe(rangeID{})
 	}
-	t.enqueue(command{probe: p, cancel: noWatch})
+	return t.probe(rangeID{key: string(key), end: string(end)})
+}
+
+// probe is startProbe with the mutex held.
+func (t *trunk) probe(id rangeID) *probe {
+	p := t.probes[id]
+	if p == nil {
+		p = &probe{id: id, done: make(chan struct{})}
+		t.probes[id] = p
+		t.enqueue(command{probe: p, cancel: noWatch})
+	}
 	return p
 }
 
+// follow has the probe answered together with another one.
+func (p *probe) follow(o *probe) { o.also = append(o.also, p) }
+
 // onProbed answers a probe.
 func (t *trunk) onProbed(p *probe, r *pb.WatchResponse) {
-	p.answer.header = r.Header
+	a := probeAnswer{header: r.Header}
 	switch {
 	case !r.Canceled:
 		t.mu.Lock()
 		t.enqueue(command{cancel: r.WatchId})
 		t.mu.Unlock()
-	case r.CancelReason != emptyRange:
-		p.answer.reason = r.CancelReason
+	case r.CancelReason == emptyRange:
+	case p.id == (rangeID{}) && r.CancelReason == denied:
+		// That is about the probe's own range, which is nobody's.
+	default:
+		a.reason = r.CancelReason
 	}
-	close(p.done)
+	p.resolve(a)
 }
+
+// resolve hands out the answer. Nothing follows a probe that was sent.
+func (p *probe) resolve(a probeAnswer) {
+	p.answer = a
+	close(p.done)
+	for _, o := range p.also {
+		o.resolve(a)
+	}
+}
+
+// denied is etcd's reason to refuse a watch whose range the client may not read.
+var denied = rpctypes.ErrGRPCPermissionDenied.Error()
+
+// isStaleToken tells whether a shard refused because of the token, not because of what
+// its owner may do: with a new token the same would be answered otherwise.
+func isStaleToken(reason string) bool {
+	return reason == rpctypes.ErrGRPCInvalidAuthToken.Error() || reason == rpctypes.ErrGRPCAuthOldRevision.Error()
+}
+
+// errStaleToken ends a stream to a shard that does not take sharder's own token.
+var errStaleToken = errors.New("the shard does not take the token")
 
 // ask is a progress request that one or more sessions wait for.
 type ask struct {
@@ -97,15 +131,13 @@ func (a *ask) answer(rev int64) {
 // silent while any watcher of the stream is not level, and that is normal.
 const askPatience = 200 * time.Millisecond
 
-// forgottenAfter is when an unanswered request no longer counts as one whose answer
-// may still come.
-const forgottenAfter = 30 * time.Second
-
 // ask queues a progress request or joins one that is queued; t.mu is held.
 func (t *trunk) ask() *ask {
 	if t.asking == nil {
 		t.asking = &ask{done: make(chan struct{})}
-		t.enqueue(command{ask: t.asking, cancel: noWatch})
+		if t.stream != nil {
+			t.enqueue(command{ask: t.asking, cancel: noWatch})
+		}
 	}
 	return t.asking
 }
@@ -131,40 +163,20 @@ func (a *ask) wait(ctx context.Context) (int64, error) {
 	}
 }
 
-// outstanding counts the progress requests whose answers may still be on their way;
-// t.mu is held.
-func (t *trunk) outstanding() int {
-	s := t.stream
-	for len(s.pending) > 0 && time.Since(s.pending[0]) > forgottenAfter {
-		s.pending = s.pending[1:]
-	}
-	return len(s.pending)
-}
-
-// onProgress takes an answer. The shard answers in order but not always, so the answer
-// may belong to any request sent before: each group decides by itself whether it
-// counts, and of the askers it goes to the oldest that still waits.
+// onProgress takes an answer. It may belong to any request sent before: each group
+// decides by itself whether it counts.
 func (t *trunk) onProgress(rev int64) {
 	t.mu.Lock()
-	s := t.stream
-	groups := make([]*group, 0, len(s.byID))
-	for _, g := range s.byID {
+	groups := make([]*group, 0, len(t.stream.byID))
+	for _, g := range t.stream.byID {
 		groups = append(groups, g)
 	}
-	if t.outstanding() > 0 {
-		s.pending = s.pending[1:]
-	}
-	n := 0
-	for n < len(s.asked) && time.Since(s.asked[n].sent) > askPatience {
-		n++
-	}
-	answered := s.asked[:min(n+1, len(s.asked))]
-	s.asked = s.asked[len(answered):]
+	asker := t.stream.answered()
 	t.mu.Unlock()
 	for _, g := range groups {
 		g.advance(rev)
 	}
-	for _, a := range answered {
-		a.answer(rev)
+	if asker != nil {
+		asker.answer(rev)
 	}
 }

@@ -29,21 +29,13 @@ type trunk struct {
 
 	mu     sync.Mutex
 	groups map[rangeID]*group
-	queue  []command     // what the writer has yet to send
-	wake   chan struct{} // holds a token when the queue may have something
-	probe  *probe        // queued, not yet sent: others may join it
-	asking *ask          // likewise
-	stream *streamState  // of the present stream, nil between streams
-	legs   int           // legs that hold on to the trunk
-	used   time.Time     // when somebody last needed it
-}
-
-// streamState is what one upstream stream knows; a new stream starts afresh.
-type streamState struct {
-	creates []command        // sent, not yet answered, in order
-	byID    map[int64]*group // upstream watchers by the shard's watch id
-	asked   []*ask           // progress requests whose askers may still wait, oldest first
-	pending []time.Time      // when progress requests were sent whose answers may still come
+	queue  []command          // what the writer has yet to send
+	wake   chan struct{}      // holds a token when the queue may have something
+	probes map[rangeID]*probe // queued, not yet sent: others may join them
+	asking *ask               // likewise
+	stream *streamState       // of the present stream, nil between streams
+	legs   int                // legs that hold on to the trunk
+	used   time.Time          // when somebody last needed it
 }
 
 // command is one thing for the writer to send: a create for a group or a probe, a
@@ -56,7 +48,7 @@ type command struct {
 }
 
 func newTrunk(h *hub, identity metadata.MD) *trunk {
-	return &trunk{hub: h, identity: identity, groups: map[rangeID]*group{}, wake: make(chan struct{}, 1), used: time.Now()}
+	return &trunk{hub: h, identity: identity, groups: map[rangeID]*group{}, probes: map[rangeID]*probe{}, wake: make(chan struct{}, 1), used: time.Now()}
 }
 
 // Backoff between two streams to a shard: short, since another member may serve at
@@ -135,34 +127,45 @@ func outgoing(ctx context.Context, identity metadata.MD) context.Context {
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
-// begin prepares a new stream: every group is created again, from its watermark,
-// and what was asked on the last one is asked again.
+// begin prepares a new stream: every group is created again, from its watermark. A
+// progress request that waits comes last, so that it can be answered.
 func (t *trunk) begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.stream = &streamState{byID: map[int64]*group{}}
+	for _, g := range t.groups {
+		g.reset()
+		t.queue = append(t.queue, command{group: g, cancel: noWatch})
+	}
+	if t.asking != nil {
+		t.queue = append(t.queue, command{ask: t.asking, cancel: noWatch})
+	}
+	t.signal()
+}
+
+// suspend ends what belongs to one stream. What nobody answered is asked again on the
+// next one; until there is one, only probes and at most one progress request wait.
+func (t *trunk) suspend() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var queue []command
-	if old := t.stream; old != nil {
-		for _, c := range old.creates {
-			if c.probe != nil {
-				queue = append(queue, c)
-			}
-		}
-		for _, a := range old.asked {
-			a.answer(0)
+	for _, c := range t.stream.creates {
+		if p := c.probe; p != nil && t.probes[p.id] == nil {
+			t.probes[p.id] = p
+			queue = append(queue, c.command)
+		} else if p != nil {
+			p.follow(t.probes[p.id])
 		}
 	}
 	for _, c := range t.queue {
-		if c.group == nil && c.cancel == noWatch {
+		if c.probe != nil {
 			queue = append(queue, c)
 		}
 	}
-	for _, g := range t.groups {
-		g.reset()
-		queue = append(queue, command{group: g, cancel: noWatch})
+	for _, a := range t.stream.asked {
+		a.answer(0)
 	}
-	t.queue = queue
-	t.stream = &streamState{byID: map[int64]*group{}}
-	t.signal()
+	t.queue, t.stream = queue, nil
 }
 
 // noWatch stands for no watch id; etcd gives out ids from 0 on and uses -1 for none.

@@ -6,29 +6,38 @@ import (
 	"io"
 	"time"
 
-	"github.com/sourcegraph/conc/pool"
+	"github.com/sourcegraph/conc"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // serve opens one upstream stream and works it until it fails or ctx ends: a writer
-// that sends what is queued and a reader that hands out what comes.
+// that sends what is queued and a reader that hands out what comes. Whichever ends
+// first ends the other, and its reason is the one that is returned.
 func (t *trunk) serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	stream, err := pb.NewWatchClient(t.hub.shard.Conn).Watch(outgoing(ctx, t.identity))
 	if err != nil {
 		return err
 	}
 	t.begin()
-	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
-	p.Go(func(ctx context.Context) error { return t.write(ctx, stream) })
-	p.Go(func(ctx context.Context) error {
-		defer cancel()
-		return t.read(stream)
+	defer t.suspend()
+	var wg conc.WaitGroup
+	wg.Go(func() {
+		defer end(errAborted)
+		end(t.write(ctx, stream))
 	})
-	return p.Wait()
+	wg.Go(func() {
+		defer end(errAborted)
+		end(t.read(stream))
+	})
+	wg.Wait()
+	return context.Cause(ctx)
 }
+
+// errAborted ends a stream whose reader or writer panicked.
+var errAborted = errors.New("sharder: internal error in watch")
 
 // askPace is the shortest time between two progress requests on a stream: answering
 // one costs the shard a walk over all watchers of the stream.
@@ -86,11 +95,15 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// routine is what a tick does; it tells whether the trunk is idle.
+// routine is what a tick does; it tells whether the trunk is idle. Where progress
+// requests went unanswered a probe settles that their answers will not come any more.
 func (t *trunk) routine() (idle bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.groups) > 0 && t.asking == nil {
+	if len(t.stream.pending) > 0 {
+		t.probe(rangeID{})
+	}
+	if len(t.groups) > 0 {
 		t.ask()
 	}
 	return t.idle()
@@ -108,19 +121,15 @@ func (t *trunk) next() (command, bool) {
 		case c.group != nil && t.groups[c.group.id] != c.group:
 			continue // everybody left before it was sent
 		case c.group != nil:
-			t.stream.creates = append(t.stream.creates, c)
+			t.stream.creates = append(t.stream.creates, create{c, t.stream.asks})
 		case c.probe != nil:
-			if t.probe == c.probe {
-				t.probe = nil
-			}
-			t.stream.creates = append(t.stream.creates, c)
+			delete(t.probes, c.probe.id)
+			t.stream.creates = append(t.stream.creates, create{c, t.stream.asks})
 		case c.ask != nil:
 			if t.asking == c.ask {
 				t.asking = nil
 			}
-			c.ask.sent = time.Now()
-			t.stream.asked = append(t.stream.asked, c.ask)
-			t.stream.pending = append(t.stream.pending, c.ask.sent)
+			t.stream.sent(c.ask)
 		}
 		return c, true
 	}
@@ -159,7 +168,9 @@ func (t *trunk) read(stream pb.Watch_WatchClient) error {
 		t.hub.heard(r.Header)
 		switch {
 		case r.Created:
-			t.onCreated(r)
+			if err := t.onCreated(r); err != nil {
+				return err
+			}
 		case r.Canceled:
 			t.onCanceled(r)
 		case r.WatchId == noWatch:
@@ -170,47 +181,56 @@ func (t *trunk) read(stream pb.Watch_WatchClient) error {
 	}
 }
 
-// onCreated matches the answer to the oldest create that has none.
-func (t *trunk) onCreated(r *pb.WatchResponse) {
+// onCreated matches the answer to the oldest create that has none. An error ends the
+// stream: the shard does not take sharder's own token any more.
+func (t *trunk) onCreated(r *pb.WatchResponse) error {
+	if len(t.identity) == 0 && isStaleToken(r.CancelReason) {
+		return errStaleToken
+	}
 	t.mu.Lock()
 	if len(t.stream.creates) == 0 {
 		t.mu.Unlock()
-		return
+		return nil
 	}
 	c := t.stream.creates[0]
 	t.stream.creates = t.stream.creates[1:]
-	if c.probe != nil {
+	stale := t.stream.handled(c.asks)
+	switch {
+	case c.probe != nil:
 		t.mu.Unlock()
 		t.onProbed(c.probe, r)
-		return
-	}
-	g := c.group
-	if r.Canceled {
-		t.drop(g)
+		return nil
+	case r.Canceled:
+		t.drop(c.group)
 		t.mu.Unlock()
-		t.hub.cancelLegs(g, r)
-		return
+		t.hub.cancelLegs(c.group, r)
+		return nil
 	}
 	defer t.mu.Unlock()
+	g := c.group
 	if t.groups[g.id] != g {
 		t.enqueue(command{cancel: r.WatchId}) // everybody left meanwhile
-		return
+		return nil
 	}
 	t.stream.byID[r.WatchId] = g
 	g.mu.Lock()
-	g.watchID, g.created, g.createdAt, g.stale = r.WatchId, true, r.Header.GetRevision(), t.outstanding()
+	g.watchID, g.created, g.createdAt, g.stale = r.WatchId, true, r.Header.GetRevision(), stale
 	g.mu.Unlock()
+	return nil
 }
 
-// onCanceled ends the group whose watcher the shard gave up: compacted, or refused.
+// onCanceled ends the group whose watcher the shard gave up because of a compaction.
+// The shard keeps such a watcher on its list until it is cancelled from here as well,
+// and answers no progress request as long as it does.
 func (t *trunk) onCanceled(r *pb.WatchResponse) {
 	t.mu.Lock()
 	g := t.stream.byID[r.WatchId]
 	if g == nil {
 		t.mu.Unlock()
-		return // our own cancel
+		return // the answer to our own cancel
 	}
 	delete(t.stream.byID, r.WatchId)
+	t.enqueue(command{cancel: r.WatchId})
 	if g.skipTo(r.CompactRevision) {
 		t.enqueue(command{group: g, cancel: noWatch})
 		t.mu.Unlock()
