@@ -15,33 +15,6 @@ import (
 // covers. Here, and only here, a client that does not read holds up a shard's stream:
 // its own, and not for long. A shard serves a bounded number of them at once.
 
-// resume makes a lagging leg live again: from history as soon as the client's mailbox
-// has room, else by a catch-up. It returns when the leg is live, dead, or ctx ended.
-func (l *leg) resume(ctx context.Context) {
-	backoff := minBackoff
-	for !l.isDead() {
-		if l.watch.session.mailbox.waitRoom(ctx) != nil {
-			return
-		}
-		switch l.hub.attach(l) {
-		case joined:
-			return
-		case joinFull:
-			continue
-		}
-		switch err := l.catchUp(ctx); {
-		case err == nil:
-			return
-		case errors.Is(err, errNoRoom):
-			backoff = minBackoff
-		case pause(ctx, backoff) != nil:
-			return
-		default:
-			backoff = min(2*backoff, maxBackoff)
-		}
-	}
-}
-
 // catchUp reads the leg's own stream until the leg is live (nil), was cancelled by the
 // shard (nil), or something is in the way.
 func (l *leg) catchUp(ctx context.Context) error {
@@ -69,8 +42,7 @@ func (l *leg) catchUp(ctx context.Context) error {
 		return err
 	}
 	if r.Canceled {
-		l.watch.session.cancelled(l.watch, r)
-		return nil
+		return l.refused(r)
 	}
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
 	p.Go(func(ctx context.Context) error { return askOften(ctx, stream) })
@@ -84,6 +56,16 @@ func (l *leg) catchUp(ctx context.Context) error {
 	if err := p.Wait(); !errors.Is(err, errLevel) {
 		return err
 	}
+	return nil
+}
+
+// refused ends the watch because the shard did not take the catch-up; it is an error
+// if that was for sharder's own token and may be tried again.
+func (l *leg) refused(r *pb.WatchResponse) error {
+	if len(l.trunk.identity) == 0 && isStaleToken(r.CancelReason) {
+		return errStaleToken
+	}
+	l.watch.session.cancelled(l.watch, r)
 	return nil
 }
 
@@ -133,7 +115,7 @@ func (l *leg) follow(ctx context.Context, stream pb.Watch_WatchClient) error {
 			}
 		}
 		switch l.hub.attach(l) {
-		case joined:
+		case joined, joinNever:
 			return nil
 		case joinFull:
 			return errNoRoom
@@ -152,7 +134,7 @@ func (l *leg) pushPatiently(ctx context.Context, b *batch) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNoRoom)
 	defer cancel()
 	for {
-		if err := l.watch.session.mailbox.waitRoom(ctx); err != nil {
+		if err := l.watch.session.mailbox.waitRoom(ctx, l.need); err != nil {
 			return err
 		}
 		if l.push(b) {

@@ -125,6 +125,7 @@ const (
 	joinFull                    // the client's mailbox has no room
 	joinGap                     // older than the history
 	joinAgain                   // the group ended: look for another one
+	joinNever                   // the leg has left
 )
 
 // end takes the group out of use and gives the legs that were live.

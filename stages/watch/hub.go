@@ -101,7 +101,11 @@ func identityKey(md metadata.MD) string {
 // attach makes a leg live, if its group's history allows.
 func (h *hub) attach(l *leg) joinResult {
 	for {
-		if r := l.trunk.join(l).take(l); r != joinAgain {
+		g := l.trunk.join(l)
+		if g == nil {
+			return joinNever
+		}
+		if r := g.take(l); r != joinAgain {
 			return r
 		}
 	}

@@ -41,10 +41,13 @@ type leg struct {
 	key, end []byte
 
 	next int64 // the oldest revision not yet handed over
+	need int64 // bytes that the mailbox had no room for; goes with next
 
-	mu    sync.Mutex
-	dead  bool
-	group *group // joined, live or not; guarded by the trunk's mutex
+	mu   sync.Mutex
+	dead bool
+
+	group *group // joined, live or not; guarded by the trunk's mutex, as is left
+	left  bool   // never to join a group again
 }
 
 // push hands over the events of a batch that this leg still needs. It tells false
@@ -66,9 +69,10 @@ func (l *leg) push(b *batch) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.dead && !l.watch.session.mailbox.offer(it) {
+		l.need = it.bytes
 		return false
 	}
-	l.next = b.last() + 1
+	l.next, l.need = b.last()+1, 0
 	return true
 }
 

@@ -114,12 +114,12 @@ func (m *mailbox) pop() (item, bool) {
 	return it, true
 }
 
-// waitRoom returns when at most half of the mailbox is used, or with the context's
-// cause.
-func (m *mailbox) waitRoom(ctx context.Context) error {
+// waitRoom returns when at most half of the mailbox is used and n more bytes fit, or
+// with the context's cause.
+func (m *mailbox) waitRoom(ctx context.Context, n int64) error {
 	for {
 		m.mu.Lock()
-		if m.half() {
+		if m.half() && !m.full(n) {
 			m.mu.Unlock()
 			return nil
 		}

@@ -33,7 +33,7 @@ func (c *session) askProgress() {
 
 func (c *session) answerProgress() {
 	for {
-		if h := c.progress(); h != nil && c.mailbox.waitRoom(c.ctx) == nil {
+		if h := c.progress(); h != nil && c.mailbox.waitRoom(c.ctx, 0) == nil {
 			c.mailbox.force(item{response: &pb.WatchResponse{Header: h, WatchId: noWatch}})
 		}
 		c.mu.Lock()

@@ -42,9 +42,12 @@ type Options struct {
 	// know sharder only. Watchers with different identities share nothing.
 	Identity func(ctx context.Context) metadata.MD
 	// Translate replaces what clients must see otherwise (lease ids); nil if nothing.
-	// It must not change the events it is given and may return the same slice.
+	// It gives one event for each, must not change those it is given and may return the
+	// same slice.
 	Translate func(ctx context.Context, events []*mvccpb.Event) []*mvccpb.Event
 	Logger    *slog.Logger
+
+	idle time.Duration // how long an upstream stream that nobody needs stays open
 }
 
 func (o Options) withDefaults() Options {
@@ -54,6 +57,7 @@ func (o Options) withDefaults() Options {
 	o.CatchUps = orDefault(o.CatchUps, 16)
 	o.ProgressInterval = orDefault(o.ProgressInterval, 5*time.Second)
 	o.FragmentBytes = orDefault(o.FragmentBytes, 2<<20)
+	o.idle = orDefault(o.idle, time.Minute)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -77,10 +81,10 @@ type Server struct {
 	ctx    context.Context // ends the hubs
 	cancel context.CancelFunc
 
-	mu        sync.Mutex
-	sessions  map[*session]struct{}
-	receivers conc.WaitGroup // one for each client stream; nothing is added once stopped
-	stopped   bool
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	streams  conc.WaitGroup // receivers and senders of client streams; nothing is added once stopped
+	stopped  bool
 }
 
 // New makes a Server. It does nothing until Run.
@@ -95,12 +99,12 @@ func New(opts Options) *Server {
 
 // Run holds the server's goroutines until ctx ends: then every client stream ends with
 // etcd's own "server stopped", which makes clients go to another server, and Run
-// returns when all goroutines have. The receiver of a stream ends when its RPC handler
-// has returned.
+// returns when all goroutines have. Those that read from and write to a client stream
+// end when its RPC handler has returned.
 func (s *Server) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.Stop()
-	s.receivers.Wait()
+	s.streams.Wait()
 	s.cancel()
 	for _, h := range s.hubs {
 		h.close()
@@ -150,6 +154,9 @@ func responseRevision(r *pb.ResponseOp) int64 {
 // watch from before it is refused as the shard itself would, whatever history is at hand.
 func (s *Server) Compacted(shard *stages.Shard, rev int64) {
 	h := s.hubs[shard]
+	if h == nil {
+		return
+	}
 	for old := h.compacted.Load(); rev > old && !h.compacted.CompareAndSwap(old, rev); old = h.compacted.Load() {
 	}
 }

@@ -19,12 +19,11 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// session is one client stream. Four kinds of goroutine work for it: the receiver
-// (the server waits for it: Recv only returns when the RPC's handler has), the
-// controller, which does what the client asks in the order it asked, the sender, which
-// is the handler's own goroutine and the only one that writes to the stream, and
-// resumers, which exist only while legs lag. The handler waits for all but the
-// receiver.
+// session is one client stream. Several goroutines work for it: the receiver reads
+// requests, the controller does what they ask in the order they came, the sender is
+// the only one that writes to the stream, and resumers exist only while legs lag. The
+// handler waits for all but the receiver and the sender: these may be stuck in the
+// stream until the handler has returned, so the server waits for them.
 //
 // mu is a leaf: nothing else is locked or called while it is held.
 type session struct {
@@ -36,12 +35,11 @@ type session struct {
 	mailbox     *mailbox
 
 	mu       sync.Mutex
-	wg       conc.WaitGroup // resumers and the progress answerer; nothing is added once closed
+	wg       conc.WaitGroup // controller, resumers, progress answerer; nothing is added once closed
 	closed   bool
 	watches  map[int64]*watch
 	nextID   int64
-	lagging  map[*hub][]*leg
-	resumers map[*hub]int
+	resumers resumers
 	asking   bool // a progress request is being answered
 	askAgain bool // another one came meanwhile
 }
@@ -57,21 +55,14 @@ func (s *Server) Watch(stream pb.Watch_WatchServer) error {
 		return rpctypes.ErrGRPCStopped
 	}
 	defer s.exit(c)
-	for {
-		it, err := c.mailbox.take(c.ctx)
-		if err == nil {
-			err = send(stream, it, s.opts.FragmentBytes)
-		}
-		if err != nil {
-			return c.reason(err)
-		}
-	}
+	<-c.ctx.Done()
+	return c.reason()
 }
 
 func (s *Server) newSession(ctx context.Context) *session {
 	c := &session{
 		server: s, mailbox: newMailbox(s.opts.Queue, s.opts.QueueBytes),
-		watches: map[int64]*watch{}, lagging: map[*hub][]*leg{}, resumers: map[*hub]int{},
+		watches: map[int64]*watch{}, resumers: resumers{far: map[*hub][]*leg{}, busy: map[*hub]int{}},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	if s.opts.Identity != nil {
@@ -84,7 +75,7 @@ func (s *Server) newSession(ctx context.Context) *session {
 	return c
 }
 
-// enter adds the session and starts its receiver and controller.
+// enter adds the session and starts its receiver, sender and controller.
 func (s *Server) enter(c *session, stream pb.Watch_WatchServer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +84,8 @@ func (s *Server) enter(c *session, stream pb.Watch_WatchServer) bool {
 	}
 	s.sessions[c] = struct{}{}
 	requests := make(chan request, requestsAhead)
-	s.receivers.Go(func() { c.guard(func() { c.receive(stream, requests) }) })
+	s.streams.Go(func() { c.guard(func() { c.receive(stream, requests) }) })
+	s.streams.Go(func() { c.guard(func() { c.send(stream) }) })
 	c.wg.Go(func() { c.guard(func() { c.control(requests) }) })
 	return true
 }
@@ -128,14 +120,27 @@ func (c *session) guard(work func()) {
 func (c *session) fail(err error) { c.cancel(err) }
 
 // reason is what the client is told when the stream ends.
-func (c *session) reason(err error) error {
-	if cause := context.Cause(c.ctx); cause != nil {
-		err = cause
-	}
+func (c *session) reason() error {
+	err := context.Cause(c.ctx)
 	if errors.Is(err, context.Canceled) {
 		return rpctypes.ErrGRPCWatchCanceled
 	}
 	return err
+}
+
+// send writes to the stream what is in the mailbox, until the stream ends. A client
+// that does not read holds it up, and nothing else.
+func (c *session) send(stream pb.Watch_WatchServer) {
+	for {
+		it, err := c.mailbox.take(c.ctx)
+		if err == nil {
+			err = send(stream, it, c.server.opts.FragmentBytes)
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+	}
 }
 
 // request is one message of the client, with what had to be begun when it came.
@@ -176,7 +181,7 @@ func (c *session) receive(stream pb.Watch_WatchServer, requests chan request) {
 func (c *session) control(requests <-chan request) {
 	defer c.drain(requests)
 	for {
-		if c.mailbox.waitRoom(c.ctx) != nil {
+		if c.mailbox.waitRoom(c.ctx, 0) != nil {
 			return
 		}
 		select {
@@ -269,42 +274,4 @@ func (c *session) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.watches)
-}
-
-// resumersPerShard is how many lagging legs of one stream are brought back at once from
-// one shard.
-const resumersPerShard = 4
-
-// lag has a leg brought back as soon as the client reads. It may be called with a
-// group's mutex held.
-func (c *session) lag(l *leg) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return
-	}
-	c.lagging[l.hub] = append(c.lagging[l.hub], l)
-	if c.resumers[l.hub] < resumersPerShard {
-		c.resumers[l.hub]++
-		c.wg.Go(func() { c.guard(func() { c.resumeAll(l.hub) }) })
-	}
-}
-
-// resumeAll brings lagging legs of one shard back, oldest first, until there are none.
-func (c *session) resumeAll(h *hub) {
-	for {
-		c.mu.Lock()
-		legs := c.lagging[h]
-		if len(legs) == 0 || c.closed {
-			c.resumers[h]--
-			delete(c.lagging, h)
-			c.mu.Unlock()
-			return
-		}
-		l := legs[0]
-		legs[0] = nil
-		c.lagging[h] = legs[1:]
-		c.mu.Unlock()
-		l.resume(l.watch.ctx)
-	}
 }

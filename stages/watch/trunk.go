@@ -99,9 +99,6 @@ func (t *trunk) retire() bool {
 	return true
 }
 
-// idleTime is how long a trunk nobody needs stays open.
-const idleTime = time.Minute
-
 // release lets go of what hub.acquire took.
 func (t *trunk) release() {
 	t.mu.Lock()
@@ -112,7 +109,7 @@ func (t *trunk) release() {
 
 // idle tells whether the trunk may go; t.mu is held.
 func (t *trunk) idle() bool {
-	return t.legs == 0 && time.Since(t.used) > idleTime
+	return t.legs == 0 && time.Since(t.used) > t.hub.opts.idle
 }
 
 // outgoing is the context for an upstream stream: the client's identity, and the
@@ -184,11 +181,15 @@ func (t *trunk) signal() {
 	}
 }
 
-// join gives the leg a group: one that exists or a new one. A new group starts where
-// the leg needs it if the gap is small, else at the newest revision known.
+// join gives the leg a group: one that exists or a new one; nil if the leg has left
+// for good. A new group starts where the leg needs it if the gap is small, else at the
+// newest revision known.
 func (t *trunk) join(l *leg) *group {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if l.left {
+		return nil
+	}
 	if l.group != nil && t.groups[l.group.id] == l.group {
 		return l.group
 	}
@@ -232,11 +233,13 @@ func (t *trunk) create(id rangeID, rev int64) *group {
 // historyShare times the history of one group is what all groups of a shard may keep.
 const historyShare = 128
 
-// leave takes the leg out of its group; the last one out ends the upstream watcher.
+// leave takes the leg out of its group, for good; the last one out ends the upstream
+// watcher.
 func (t *trunk) leave(l *leg) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	g := l.group
+	l.left = true
 	if g == nil {
 		return
 	}
