@@ -106,8 +106,8 @@ func (g *group) take(l *leg) joinResult {
 	if g.dead {
 		return joinAgain
 	}
-	if l.next <= g.history.floor || l.next <= g.rev && l.next < g.trunk.hub.compacted.Load() {
-		return joinGap // the shard says whether it still has that
+	if l.next <= g.history.floor || l.isStale() {
+		return joinGap
 	}
 	for _, b := range g.history.batches {
 		if !l.push(b) {
@@ -140,6 +140,12 @@ func (g *group) end() []*leg {
 	}
 	clear(g.live)
 	return legs
+}
+
+// isStale tells whether the client asked for a start from before a compaction and has
+// got nothing yet: whatever history is at hand, the shard is to answer that.
+func (l *leg) isStale() bool {
+	return l.watch.start > 0 && l.next == l.watch.start && l.next < l.hub.compacted.Load()
 }
 
 // complete is the revision up to which this leg handed over everything; false while

@@ -18,6 +18,7 @@ type watch struct {
 	id       int64
 	ctx      context.Context // ends with the watch
 	stop     context.CancelFunc
+	start    int64 // the first revision the client asked for; 0 is from now on
 	prevKV   bool
 	fragment bool
 	progress bool // the client asked for periodic progress notifications
@@ -83,7 +84,7 @@ func (l *leg) notify(header *pb.ResponseHeader) {
 		return
 	}
 	rev, ok := l.watch.completeExcept(l, header.Revision)
-	if !ok {
+	if !ok || rev < l.watch.start {
 		return
 	}
 	h := proto.Clone(header).(*pb.ResponseHeader)
@@ -129,8 +130,8 @@ func (w *watch) sift(b *batch) []*mvccpb.Event {
 }
 
 // completeExcept is the revision up to which every leg has handed over everything:
-// rev for the given leg, whose group's mutex the caller holds, and what their
-// groups know for the others. A number above each shard's own truth is never given.
+// rev for the given leg, and what their groups know for the others. A number above
+// each shard's own truth is never given.
 func (w *watch) completeExcept(l *leg, rev int64) (int64, bool) {
 	for _, o := range w.legs {
 		if o == l {

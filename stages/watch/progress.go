@@ -56,8 +56,12 @@ func (c *session) answerProgress() {
 func (c *session) progress() *pb.ResponseHeader {
 	ctx, cancel := context.WithTimeout(c.ctx, progressPatience)
 	defer cancel()
+	floor := map[*hub]int64{} // what the client may know of as it asks
+	for _, l := range c.legs() {
+		floor[l.hub] = l.hub.known()
+	}
 	for ctx.Err() == nil {
-		if h := c.progressOnce(ctx); h != nil {
+		if h := c.progressOnce(ctx, floor); h != nil {
 			return h
 		}
 		_ = pause(ctx, progressPause)
@@ -65,7 +69,7 @@ func (c *session) progress() *pb.ResponseHeader {
 	return nil
 }
 
-func (c *session) progressOnce(ctx context.Context) *pb.ResponseHeader {
+func (c *session) progressOnce(ctx context.Context, floor map[*hub]int64) *pb.ResponseHeader {
 	legs := c.legs()
 	asks := map[*trunk]*ask{}
 	for _, l := range legs {
@@ -77,14 +81,14 @@ func (c *session) progressOnce(ctx context.Context) *pb.ResponseHeader {
 	revs := map[*trunk]int64{}
 	for t, a := range asks {
 		rev, err := a.wait(ctx)
-		if err != nil || rev == 0 {
-			return nil
+		if err != nil || rev == 0 || rev < floor[t.hub] && rev < t.hub.now(rev) {
+			return nil // no answer, or one given before the client asked
 		}
 		revs[t] = rev
 	}
 	for _, l := range legs {
-		if rev, ok := l.complete(); !ok || rev < revs[l.trunk] {
-			return nil
+		if rev, ok := l.complete(); !ok || rev < revs[l.trunk] || rev < l.watch.start {
+			return nil // as with etcd, also while a watch waits for its first revision
 		}
 		if lowest == nil || revs[l.trunk] < revs[lowest.trunk] {
 			lowest = l

@@ -228,8 +228,16 @@ func (c *session) cancelByClient(r *pb.WatchCancelRequest) {
 	c.mailbox.force(item{response: &pb.WatchResponse{Header: h.lastHeader(h.known()), WatchId: w.id, Canceled: true}})
 }
 
+// errReconnect ends a stream whose client has to show a new token. A watch can't say
+// so: clients take a new token when a create is refused, not when a watch is cancelled.
+var errReconnect = status.Error(codes.Unavailable, "sharder: the shard takes this client's token no longer: connect again")
+
 // cancelled ends a watch because a shard ended it, with the shard's words.
 func (c *session) cancelled(w *watch, r *pb.WatchResponse) {
+	if isStaleToken(r.CancelReason) {
+		c.fail(errReconnect)
+		return
+	}
 	if !c.remove(w) {
 		return
 	}

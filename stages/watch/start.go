@@ -133,6 +133,8 @@ func (c *session) probes(s *start) (header *pb.ResponseHeader, nows []int64, ref
 			if refusal == "" {
 				refusal = a.reason
 			}
+		} else if nows[i] == 0 && refusal == "" {
+			refusal = refuseUnknown(p.Shard.Name)
 		}
 		if i == 0 {
 			header = h
@@ -142,26 +144,39 @@ func (c *session) probes(s *start) (header *pb.ResponseHeader, nows []int64, ref
 }
 
 // A shard that can't be reached must not hold up what the client asks of others: where
-// it stood last is a start as exact as any. Only if that isn't known there is nothing
-// to say until the shard answers.
+// it stood last is a start as exact as any. If that isn't known either the watch is
+// refused, unless there are no others.
 const (
 	probePatience     = 3 * time.Second
 	probePatienceDown = 100 * time.Millisecond // if the shard is known to be down
 )
 
 func (c *session) probed(p startPart) (probeAnswer, bool) {
+	patience := probePatience
+	if p.hub.down() {
+		patience = probePatienceDown
+	}
 	ctx, cancel := c.ctx, context.CancelFunc(func() {})
-	// With an identity the probe is also the permission: no watch without it.
-	if p.hub.known() > 0 && len(c.identity) == 0 {
-		patience := probePatience
-		if p.hub.down() {
-			patience = probePatienceDown
-		}
+	if !c.mustHear(p.hub) {
 		ctx, cancel = context.WithTimeout(ctx, patience)
 	}
 	defer cancel()
 	a, err := p.probe.wait(ctx)
+	if err != nil {
+		p.hub.unanswered()
+	}
 	return a, err == nil
+}
+
+// mustHear tells whether there is nothing to say to the client until the shard has
+// spoken. Where shards know the client, their answer is also the permission.
+func (c *session) mustHear(h *hub) bool {
+	return c.server.opts.Identity != nil || len(c.server.hubs) == 1 && h.known() == 0
+}
+
+// refuseUnknown says why a watch of a shard that was never heard from has no start.
+func refuseUnknown(shard string) string {
+	return fmt.Sprintf("sharder: shard %s can't be reached and where it stands is not known: try again", shard)
 }
 
 // duplicateID is etcd's reason to refuse a watch id that is taken.
@@ -171,7 +186,7 @@ const duplicateID = "mvcc: duplicate watch ID provided on the WatchStream"
 // one free.
 func (c *session) register(s *start, nows []int64) (*watch, string) {
 	r := s.request
-	w := &watch{session: c, prevKV: r.PrevKv, fragment: r.Fragment, progress: r.ProgressNotify}
+	w := &watch{session: c, start: r.StartRevision, prevKV: r.PrevKv, fragment: r.Fragment, progress: r.ProgressNotify}
 	for _, f := range r.Filters {
 		w.noPut = w.noPut || f == pb.WatchCreateRequest_NOPUT
 		w.noDelete = w.noDelete || f == pb.WatchCreateRequest_NODELETE
