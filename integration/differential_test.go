@@ -1,0 +1,200 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/harness"
+	"github.com/sharder/sharder/integration/script"
+)
+
+// steps is how many random requests each differential test makes.
+const steps = 1500
+
+// seed is random, or SHARDER_SEED, to repeat a run that failed.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	n := uint64(time.Now().UnixNano())
+	if text := os.Getenv("SHARDER_SEED"); text != "" {
+		var err error
+		if n, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("SHARDER_SEED=%d repeats this run", n)
+	return n
+}
+
+func TestRandomRequestsAreAnsweredAsByOneEtcdByOneShard(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.Single())
+	differ(t, s.Endpoint, script.OneShard)
+}
+
+func TestRandomRequestsAreAnsweredAsByOneEtcdByThreeShards(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.Three())
+	differ(t, s.Endpoint, script.ManyShards)
+}
+
+// pair is the two servers that get the same requests.
+type pair struct {
+	t     *testing.T
+	shape script.Shape
+	gen   *generator
+	conns [2]pb.KVClient // etcd, sharder
+	lease [2]pb.LeaseClient
+}
+
+// differ makes random requests to a fresh etcd and to sharder, compares each reply,
+// and at the end what watches over everything saw.
+func differ(t *testing.T, endpoint string, shape script.Shape) {
+	n := seed(t)
+	p := &pair{t: t, shape: shape, gen: &generator{rand: rand.New(rand.NewPCG(n, 0)), many: shape == script.ManyShards}}
+	var watches [2]pb.Watch_WatchClient
+	for i, e := range []string{etcdtest.Start(t).Endpoint, endpoint} {
+		conn := etcdtest.Conn(t, e)
+		p.conns[i], p.lease[i] = pb.NewKVClient(conn), pb.NewLeaseClient(conn)
+		watches[i] = openWatch(t, pb.NewWatchClient(conn))
+	}
+	events := 0
+	for i := 0; i < steps && !t.Failed(); i++ {
+		events += p.step(i)
+	}
+	if t.Failed() {
+		return
+	}
+	p.same("the end", &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+	compareWatches(t, shape, watches, events)
+}
+
+// step makes one request and gives how many events it made.
+func (p *pair) step(i int) int {
+	p.t.Helper()
+	name := "step " + strconv.Itoa(i)
+	if p.gen.chance(40) {
+		return p.leases(name)
+	}
+	reply := p.same(name, p.gen.request())
+	return eventsOf(reply)
+}
+
+// leases grants or revokes one of the leases that requests use, and gives how many
+// keys went with it.
+func (p *pair) leases(name string) (events int) {
+	p.t.Helper()
+	id, revoke := p.gen.lease(), p.gen.chance(2)
+	ctx := bounded(p.t)
+	var errs [2]error
+	for i, c := range p.lease {
+		if !revoke {
+			_, errs[i] = c.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: 3600})
+			continue
+		}
+		if i == 0 {
+			ttl, err := c.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id, Keys: true})
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			events = len(ttl.Keys)
+		}
+		_, errs[i] = c.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
+	}
+	p.sameError(name, fmt.Sprintf("lease %d, revoke %v", id, revoke), errs)
+	return events
+}
+
+// same sends one request to both and compares the replies. It gives etcd's, nil if
+// that is an error.
+func (p *pair) same(name string, req proto.Message) proto.Message {
+	p.t.Helper()
+	var replies [2]proto.Message
+	var errs [2]error
+	for i, kv := range p.conns {
+		mine := proto.Clone(req)
+		p.resolve(kv, mine)
+		replies[i], errs[i] = send(bounded(p.t), kv, mine)
+	}
+	what := prototext.Format(req)
+	if !p.sameError(name, what, errs) || errs[0] != nil {
+		return nil
+	}
+	a, b := p.normal(replies[0]), p.normal(replies[1])
+	if !proto.Equal(a, b) {
+		p.t.Errorf("%s: %T %s\netcd: %s\nsharder: %s", name, req, what, prototext.Format(a), prototext.Format(b))
+	}
+	return replies[0]
+}
+
+// sameError tells whether two errors are the same to a client.
+func (p *pair) sameError(name, what string, errs [2]error) bool {
+	p.t.Helper()
+	a, b := status.Convert(errs[0]), status.Convert(errs[1])
+	if a.Code() != b.Code() || a.Message() != b.Message() {
+		p.t.Errorf("%s: %s\netcd: %v\nsharder: %v", name, what, errs[0], errs[1])
+		return false
+	}
+	return true
+}
+
+// bounded is a context for one request.
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// send makes a request of any kind.
+func send(ctx context.Context, kv pb.KVClient, req proto.Message) (proto.Message, error) {
+	switch r := req.(type) {
+	case *pb.RangeRequest:
+		return kv.Range(ctx, r)
+	case *pb.PutRequest:
+		return kv.Put(ctx, r)
+	case *pb.DeleteRangeRequest:
+		return kv.DeleteRange(ctx, r)
+	case *pb.TxnRequest:
+		return kv.Txn(ctx, r)
+	}
+	panic("no such request")
+}
+
+// resolve turns the revisions in a transaction's compares, which the generator made
+// as distances from the key's own, into those of a server.
+func (p *pair) resolve(kv pb.KVClient, req proto.Message) {
+	txn, ok := req.(*pb.TxnRequest)
+	if !ok {
+		return
+	}
+	for _, c := range txn.Compare {
+		if c.Target != pb.Compare_MOD && c.Target != pb.Compare_CREATE {
+			continue
+		}
+		res, err := kv.Range(bounded(p.t), &pb.RangeRequest{Key: c.Key})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		var mod, create int64
+		if len(res.Kvs) == 1 {
+			mod, create = res.Kvs[0].ModRevision, res.Kvs[0].CreateRevision
+		}
+		switch u := c.TargetUnion.(type) {
+		case *pb.Compare_ModRevision:
+			u.ModRevision += mod
+		case *pb.Compare_CreateRevision:
+			u.CreateRevision += create
+		}
+	}
+}
