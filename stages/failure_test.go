@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcegraph/conc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -60,16 +61,17 @@ func TestAFailingShardFailsItsOwnRequestsOnly(t *testing.T) {
 func holdB(t *testing.T, f *front, g *gate) (release func()) {
 	b := "b"
 	g.shard.Store(&b)
-	done := make(chan error, 1)
-	go func() {
-		_, err := f.kv.Range(f.ctx(), &pb.RangeRequest{Key: []byte("h")})
-		done <- err
-	}()
+	var held conc.WaitGroup
+	var err error
+	held.Go(func() {
+		_, err = f.kv.Range(f.ctx(), &pb.RangeRequest{Key: []byte("h")})
+	})
 	<-g.inside
 	return func() {
 		g.shard.Store(nil)
 		g.open <- struct{}{}
-		if err := <-done; err != nil {
+		held.Wait()
+		if err != nil {
 			t.Errorf("the request that was held: %v", err)
 		}
 	}
@@ -268,6 +270,37 @@ type wrapped struct {
 func (w wrapped) Error() string              { return "wrapped: " + w.err.Error() }
 func (w wrapped) Unwrap() error              { return w.err }
 func (w wrapped) GRPCStatus() *status.Status { return status.New(w.code, w.Error()) }
+
+// Which errors leave no doubt that a shard deleted nothing. The stage that fails
+// stands for a shard whose answer was lost; the others are not asked.
+func TestADeleteWhoseAnswerIsLostIsOfUnknownOutcome(t *testing.T) {
+	table := mustTable(t, threeRoutes, bareShards("a", "b", "c"))
+	op, _ := stages.Decoder{}.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("h")})
+	calls, _ := stages.RouteOp(table)(t.Context(), op)
+	const part = "sharder: delete range over several shards was done in part: "
+	for _, c := range []struct {
+		err  error
+		code codes.Code
+		text string
+	}{
+		{rpctypes.ErrGRPCTimeout, codes.Unavailable, part + `shard "a" deleted 1; shard "b": outcome unknown (etcdserver: request timed out)`},
+		{rpctypes.ErrGRPCLeaderChanged, codes.Unavailable, part + `shard "a" deleted 1; shard "b": outcome unknown (etcdserver: leader changed)`},
+		{context.DeadlineExceeded, codes.DeadlineExceeded, part + `shard "a" deleted 1; shard "b": outcome unknown (context deadline exceeded)`},
+		{status.Error(codes.ResourceExhausted, "grpc: reply too large"), codes.ResourceExhausted,
+			part + `shard "a" deleted 1; shard "b": outcome unknown (sharder: shard b: grpc: reply too large)`},
+		{rpctypes.ErrGRPCPermissionDenied, codes.PermissionDenied, part + `shard "a" deleted 1; shard "b" deleted nothing (etcdserver: permission denied)`},
+		{rpctypes.ErrGRPCNoSpace, codes.ResourceExhausted, part + `shard "a" deleted 1; shard "b" deleted nothing (etcdserver: mvcc: database space exceeded)`},
+	} {
+		_, err := stages.ScatterDelete(func(_ context.Context, call stages.Call) (stages.Reply, error) {
+			if call.Shard.Name == "b" {
+				return stages.Reply{}, &stages.ShardError{Shard: call.Shard, Err: c.err}
+			}
+			return stages.Reply{Op: op, Shard: call.Shard, Response: &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{
+				ResponseDeleteRange: &pb.DeleteRangeResponse{Deleted: 1}}}}, nil
+		})(t.Context(), calls)
+		wantStatus(t, stages.ErrorStatus(err), c.code, c.text)
+	}
+}
 
 func TestAPanicInOneDeleteReachesItsCaller(t *testing.T) {
 	e := etcdtest.Start(t)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcegraph/conc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -147,14 +148,11 @@ func serveKV(t *testing.T, kv pb.KVServer) *grpc.ClientConn {
 	}
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(1<<31-1))
 	pb.RegisterKVServer(s, kv)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.Serve(l)
-	}()
+	var serving conc.WaitGroup
+	serving.Go(func() { s.Serve(l) })
 	t.Cleanup(func() {
 		s.Stop()
-		<-done
+		serving.Wait()
 	})
 	return etcdtest.Conn(t, l.Addr().String())
 }

@@ -46,6 +46,12 @@ func rangeOverEmptyShard(t *testing.T, f *front) {
 	if got := keysOf(r.Kvs); !slices.Equal(got, []string{"i", "j", "k", "s", "t"}) || r.Count != 5 || r.More {
 		t.Fatalf("got %v, count %d, more %v", got, r.Count, r.More)
 	}
+	// All that is within the limit is on one shard, which alone knows of more.
+	req := &pb.RangeRequest{Key: []byte("a"), RangeEnd: []byte("p"), Limit: 2}
+	r = must(t)(f.kv.Range(f.ctx(), req)).(*pb.RangeResponse)
+	if got := keysOf(r.Kvs); !slices.Equal(got, []string{"i", "j"}) || r.Count != 3 || !r.More {
+		t.Fatalf("limit 2: got %v, count %d, more %v", got, r.Count, r.More)
+	}
 }
 
 func limitMoreCount(t *testing.T, f *front) {
@@ -65,24 +71,22 @@ func limitMoreCount(t *testing.T, f *front) {
 }
 
 func mergedHeader(t *testing.T, f *front) {
-	f.seed("b", "h", "h", "h", "h", "t") // shard b is ahead of the others, or was before
-	var want int64
-	var first *pb.ResponseHeader
-	for i, kv := range f.raw() {
-		r := must(t)(kv.Range(f.ctx(), everything())).(*pb.RangeResponse)
-		want = max(want, r.Header.Revision)
-		if i == 0 {
-			first = r.Header
-		}
+	f.seed("b", "h", "t")
+	raw := f.raw()
+	head := func(i int) *pb.ResponseHeader {
+		return must(t)(raw[i].Range(f.ctx(), everything())).(*pb.RangeResponse).Header
 	}
+	for head(1).Revision <= max(head(0).Revision, head(2).Revision) { // neither the first nor the last is the largest
+		f.seed("h")
+	}
+	first, want := head(0), head(1).Revision
 	got := must(t)(f.kv.Range(f.ctx(), everything())).(*pb.RangeResponse).Header
 	if got.ClusterId != first.ClusterId || got.MemberId != first.MemberId || got.RaftTerm != first.RaftTerm || got.Revision != want {
 		t.Fatalf("got %v, want %v at revision %d", got, first, want)
 	}
 	one := must(t)(f.kv.Range(f.ctx(), &pb.RangeRequest{Key: []byte("h")})).(*pb.RangeResponse)
-	raw := must(t)(f.raw()[1].Range(f.ctx(), &pb.RangeRequest{Key: []byte("h")})).(*pb.RangeResponse)
-	if one.Header.Revision != raw.Header.Revision || one.Header.ClusterId != raw.Header.ClusterId {
-		t.Fatalf("one shard: got %v, the shard says %v", one.Header, raw.Header)
+	if own := head(1); one.Header.Revision != own.Revision || one.Header.ClusterId != own.ClusterId {
+		t.Fatalf("one shard: got %v, the shard says %v", one.Header, own)
 	}
 }
 
