@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -16,7 +17,7 @@ import (
 type batch struct {
 	header *pb.ResponseHeader // as the shard sent it; its revision says nothing about completeness
 	events []*mvccpb.Event
-	bytes  int64 // encoded size of the events
+	bytes  int64 // what the events take up in memory, nearly
 
 	withoutPrev func() []*mvccpb.Event // the events without prev_kv, made once when first asked for
 }
@@ -25,7 +26,10 @@ type batch struct {
 func newBatch(header *pb.ResponseHeader, events []*mvccpb.Event) *batch {
 	b := &batch{header: header, events: events}
 	for _, ev := range events {
-		b.bytes += eventSize(ev)
+		b.bytes += eventSize(ev) + eventMemory
+		if ev.PrevKv != nil {
+			b.bytes += kvMemory
+		}
 	}
 	b.withoutPrev = sync.OnceValue(func() []*mvccpb.Event { return stripPrev(events) })
 	return b
@@ -35,6 +39,14 @@ func newBatch(header *pb.ResponseHeader, events []*mvccpb.Event) *batch {
 func eventSize(ev *mvccpb.Event) int64 {
 	return int64(1 + protowire.SizeBytes(proto.Size(ev)))
 }
+
+// eventMemory is what an event takes up in memory besides its encoded bytes, its
+// structs and allocations, as measured; kvMemory is what a prev_kv adds. Most events
+// are small, so that this is most of what they cost.
+const (
+	eventMemory = 192
+	kvMemory    = 128
+)
 
 // last is the revision of the newest event.
 func (b *batch) last() int64 { return b.events[len(b.events)-1].Kv.ModRevision }
@@ -64,6 +76,9 @@ func firstAfter(events []*mvccpb.Event, rev int64) int {
 
 // stripPrev copies events that carry a prev_kv and shares those that don't.
 func stripPrev(events []*mvccpb.Event) []*mvccpb.Event {
+	if !slices.ContainsFunc(events, func(ev *mvccpb.Event) bool { return ev.PrevKv != nil }) {
+		return events
+	}
 	out := make([]*mvccpb.Event, len(events))
 	for i, ev := range events {
 		if ev.PrevKv != nil {

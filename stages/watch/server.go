@@ -24,11 +24,12 @@ type Options struct {
 	// Decoder decides which keys clients may name.
 	Decoder stages.Decoder
 	// Queue and QueueBytes bound what waits for one client stream, in responses
-	// (besides one for each of its watches) and in bytes. 128, 4 MiB.
+	// (besides one for each of its watches) and in bytes of memory; a single response is
+	// never too large. 128, 4 MiB.
 	Queue      int
 	QueueBytes int64
-	// HistoryBytes bounds what is kept for late joiners: this much for one upstream
-	// watcher, 128 times as much for all of one shard. 512 KiB.
+	// HistoryBytes bounds what is kept for late joiners, in bytes of memory: this much
+	// for one upstream watcher, 128 times as much for all of one shard. 512 KiB.
 	HistoryBytes int64
 	// CatchUps bounds the catch-up streams open at once to one shard. 16.
 	CatchUps int
