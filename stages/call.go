@@ -40,7 +40,7 @@ func CallShard(ctx context.Context, call Call) (Reply, error) {
 		err = refuse(codes.Internal, "call without a request")
 	}
 	if err != nil {
-		return Reply{}, &ShardError{Shard: call.Shard, Err: err}
+		return Reply{}, &ShardError{Shard: call.Shard, Err: err, Header: r.Header, Trailer: r.Trailer}
 	}
 	return r, nil
 }

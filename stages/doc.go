@@ -37,8 +37,8 @@
 // of the shard goes to the client, if there was exactly one.
 //
 // Errors (errors.go) travel back through all this untouched, wrapped only to say
-// where they happened; [ErrorStatus] at the edge turns each into one gRPC status,
-// etcd's own byte for byte.
+// where they happened; [Fail] (for streams [ErrorStatus]) at the edge turns each into one
+// gRPC status, etcd's own byte for byte.
 //
 // A chain for Range reads:
 //
@@ -64,13 +64,33 @@
 //
 // # The life of a watch
 //
-// Package watch below this one serves it. A client stream carries any number of
-// watches, each with its own bounded queue, and one goroutine alone sends to the
-// client. A watch has a leg for every shard that its range overlaps ([Table.Range]
-// gives them). A leg joins a group: the watches of all clients on the same range of
-// a shard, which share one upstream watcher, so that N clients cost the shard one. The groups
-// of a shard share a trunk: an upstream Watch stream, opened again from the
-// last position when it breaks. Events climb from trunk to group to every leg that
-// is level with it, and each leg decides by revision what its watch has seen and
-// what is new; a leg that is too slow leaves its group and catches up on a stream of its own.
+// Package watch below this one serves it; its doc.go has the promises.
+//
+// Create (watch/start.go). The receiver of a client stream reads a create request,
+// finds the shards that its range touches ([Table.Range]) and sets a probe off to each:
+// where does the shard stand? The controller waits for the answers, in the order of the
+// requests, and answers "created" with the revision behind which the watch begins.
+//
+// Join (watch/trunk.go, group.go). The watch has a leg for each shard. A leg joins a
+// group: the watches of all clients on the same range of a shard, which share one
+// upstream watcher, so that N clients cost the shard one. The groups of a shard ride on a
+// trunk: one upstream Watch stream, opened again from each group's watermark when it
+// breaks. A leg that begins further back than the group's history catches up first, on a
+// stream of its own (watch/catchup.go).
+//
+// Events (watch/upstream.go, batch.go). The trunk's reader takes a response, puts
+// fragments together to whole revisions, translates lease ids, and hands the batch to
+// every live leg of the group. The leg leaves out what its client has or does not want,
+// and offers the rest to the client stream's mailbox, a bounded link. It never waits: a
+// leg whose mailbox has no room is set aside with the one number it needs to come back.
+//
+// Send (watch/session.go, fragment.go). The sender, the only goroutine that writes to the
+// client, takes from the mailbox. When it is half empty, resumers bring the legs back that
+// were set aside: from the group's history, or by a catch-up.
+//
+// Progress (watch/progress.go, probe.go). The shard is asked how far it has come; the
+// answer counts for the groups it provably covers, and is sent on behind the events.
+//
+// End. The client cancels, the shard cancels (compacted, no permission), or the stream
+// ends. The last leg of a group ends the upstream watcher.
 package stages

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/sharder/sharder/pipeline"
@@ -19,6 +20,9 @@ import (
 type ShardError struct {
 	Shard *Shard
 	Err   error
+	// Header and Trailer are the gRPC metadata the shard sent with the error, if any.
+	Header  metadata.MD
+	Trailer metadata.MD
 }
 
 // Error names the shard in front of the cause.
@@ -54,6 +58,17 @@ func ErrorStatus(err error) error {
 		return status.FromContextError(context.DeadlineExceeded).Err()
 	}
 	return status.Error(codes.Internal, "sharder: "+err.Error())
+}
+
+// Fail is ErrorStatus for a unary request, at the same place: the metadata that the
+// shard sent with its error goes to the client, too. ctx is the request's.
+func Fail(ctx context.Context, err error) error {
+	var at *ShardError
+	if errors.As(err, &at) {
+		// Best effort: the error itself must reach the client in any case.
+		_ = sendMetadata(ctx, at.Header, at.Trailer)
+	}
+	return ErrorStatus(err)
 }
 
 // innermost is the deepest gRPC status that err wraps, or nil.

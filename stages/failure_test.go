@@ -206,6 +206,10 @@ func TestWithOneShardMetadataPassesBothWays(t *testing.T) {
 	var header, trailer metadata.MD
 	must(t)(f.kv.Range(ctx, &pb.RangeRequest{Key: []byte("\x00")}, grpc.Header(&header), grpc.Trailer(&trailer))) // no key is reserved here
 	check(header, trailer)
+	header, trailer = nil, nil
+	_, err := f.kv.Range(ctx, &pb.RangeRequest{Key: []byte("k"), Revision: 1 << 40}, grpc.Header(&header), grpc.Trailer(&trailer))
+	wantStatus(t, err, codes.OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+	check(header, trailer) // with an error, too
 	s, err := f.kv.RangeStream(ctx, everything())
 	if _, err := frames(s, err); err != nil {
 		t.Fatal(err)

@@ -112,7 +112,10 @@ func (f *front) count(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.S
 
 func edge[I, O any](ctx context.Context, s pipeline.Stage[I, O], in I) (O, error) {
 	out, err := pipeline.Named("kv", s)(ctx, in)
-	return out, stages.ErrorStatus(err)
+	if err != nil {
+		err = stages.Fail(ctx, err)
+	}
+	return out, err
 }
 
 func (f *front) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {

@@ -30,7 +30,10 @@ type leaseService struct {
 // answer runs a chain; what comes out is what the client gets.
 func answer[I, O any](ctx context.Context, chain pipeline.Stage[I, O], in I) (O, error) {
 	out, err := chain(ctx, in)
-	return out, stages.ErrorStatus(err)
+	if err != nil {
+		err = stages.Fail(ctx, err)
+	}
+	return out, err
 }
 
 // Range implements etcd's KV service.
