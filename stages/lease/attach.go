@@ -153,7 +153,7 @@ func (m *Manager) bind(ctx context.Context, s *stages.Shard, id int64, fresh boo
 			}
 			switch {
 			case !st.found:
-				return m.bindUnrecorded(s, id)
+				return m.bindUnrecorded(ctx, s, id)
 			case !st.live:
 				m.wait(ctx, st)
 				return binding{use: never}, nil
@@ -176,17 +176,21 @@ func (m *Manager) bind(ctx context.Context, s *stages.Shard, id int64, fresh boo
 
 // bindUnrecorded is bind for an id without a marker: a lease of the shard's own, or
 // none at all.
-func (m *Manager) bindUnrecorded(s *stages.Shard, id int64) (binding, error) {
+func (m *Manager) bindUnrecorded(ctx context.Context, s *stages.Shard, id int64) (binding, error) {
 	has, unlisted := m.native.find(id)
-	switch {
-	case has == s || has == nil && m.native.isPending(s):
+	if has == s || has == nil && m.native.isPending(s) {
 		return binding{use: id, unsure: has == nil}, nil
-	case has != nil:
-		return binding{}, status.Errorf(codes.FailedPrecondition,
-			"sharder: lease %x was granted by shard %s itself before sharder came; keys on shard %s can't be attached to it, grant a new one",
-			uint64(id), has.Name, s.Name)
 	}
-	return binding{use: never, unsure: unlisted != nil}, nil
+	if has == nil {
+		return binding{use: never, unsure: unlisted != nil}, nil
+	}
+	alive, err := m.nativeAlive(ctx, has, id)
+	if err != nil || !alive {
+		return binding{use: never}, err
+	}
+	return binding{}, status.Errorf(codes.FailedPrecondition,
+		"sharder: lease %x was granted by shard %s itself before sharder came; keys on shard %s can't be attached to it, grant a new one",
+		uint64(id), has.Name, s.Name)
 }
 
 // wait gives an owed lease the time to be finished before a client is told that it

@@ -18,15 +18,16 @@ type flightKey struct {
 }
 
 type oneFlight struct {
-	done chan struct{}
-	ok   bool
-	err  error
+	done  chan struct{}
+	ok    bool
+	err   error
+	quits bool // failed for the leader's own reasons, not the shards'
 }
 
 func newFlights() *flights { return &flights{going: make(map[flightKey]*oneFlight)} }
 
-// do runs f, or waits for the f that runs already. A waiter does not inherit the
-// leader's failure, which may be due to the leader's context: it tries itself.
+// do runs f, or waits for the f that runs already and shares what comes of it. If
+// the leader's context ends, or f panics, the others try themselves.
 func (fs *flights) do(ctx context.Context, k flightKey, f func() (bool, error)) (bool, error) {
 	for {
 		fs.mu.Lock()
@@ -35,13 +36,13 @@ func (fs *flights) do(ctx context.Context, k flightKey, f func() (bool, error)) 
 			own := &oneFlight{done: make(chan struct{})}
 			fs.going[k] = own
 			fs.mu.Unlock()
-			return fs.lead(k, own, f)
+			return fs.lead(ctx, k, own, f)
 		}
 		fs.mu.Unlock()
 		select {
 		case <-other.done:
-			if other.err == nil {
-				return other.ok, nil
+			if !other.quits {
+				return other.ok, other.err
 			}
 		case <-ctx.Done():
 			return false, ctx.Err()
@@ -49,15 +50,15 @@ func (fs *flights) do(ctx context.Context, k flightKey, f func() (bool, error)) 
 	}
 }
 
-func (fs *flights) lead(k flightKey, own *oneFlight, f func() (bool, error)) (bool, error) {
-	own.err = context.Canceled // what waiters see if f panics
+func (fs *flights) lead(ctx context.Context, k flightKey, own *oneFlight, f func() (bool, error)) (bool, error) {
+	own.quits = true
 	defer func() {
 		fs.mu.Lock()
 		delete(fs.going, k)
 		fs.mu.Unlock()
 		close(own.done)
 	}()
-	ok, err := f()
-	own.ok, own.err = ok, err
-	return ok, err
+	own.ok, own.err = f()
+	own.quits = own.err != nil && ctx.Err() != nil
+	return own.ok, own.err
 }

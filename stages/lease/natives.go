@@ -42,6 +42,18 @@ func (n *natives) pending() []*stages.Shard {
 // isPending tells whether this shard is one of them.
 func (n *natives) isPending(s *stages.Shard) bool { return slices.Contains(n.pending(), s) }
 
+// of gives the natives of one shard.
+func (n *natives) of(s *stages.Shard) (ids []int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, has := range n.byID {
+		if has == s {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // add notes what a listing found.
 func (n *natives) add(s *stages.Shard, ids []int64) {
 	n.mu.Lock()
@@ -59,20 +71,6 @@ func (n *natives) drop(id int64) {
 	delete(n.byID, id)
 }
 
-// all gives the natives, by shard.
-func (n *natives) all() map[*stages.Shard]map[int64]bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	out := make(map[*stages.Shard]map[int64]bool)
-	for id, s := range n.byID {
-		if out[s] == nil {
-			out[s] = make(map[int64]bool)
-		}
-		out[s][id] = true
-	}
-	return out
-}
-
 // nativeShard finds the shard that a lease without records lives on; nil if there
 // is none. It fails if a shard that may have it could not be listed yet.
 func (m *Manager) nativeShard(ctx context.Context, id int64) (*stages.Shard, error) {
@@ -83,18 +81,28 @@ func (m *Manager) nativeShard(ctx context.Context, id int64) (*stages.Shard, err
 		}
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.o.Timeout)
-	defer cancel()
-	r, err := leaseClient(s).LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id})
-	if err != nil {
-		return nil, at(s, err)
-	}
-	if r.TTL < 0 && r.GrantedTTL == 0 {
-		m.native.drop(id)
-		return nil, nil
+	alive, err := m.nativeAlive(ctx, s, id)
+	if err != nil || !alive {
+		return nil, err
 	}
 	return s, nil
 }
+
+// nativeAlive asks the shard about a native lease, and forgets it if it has ended.
+func (m *Manager) nativeAlive(ctx context.Context, s *stages.Shard, id int64) (bool, error) {
+	r, err := m.askTTL(ctx, s, &pb.LeaseTimeToLiveRequest{ID: id})
+	if err != nil {
+		return false, err
+	}
+	if noLease(r) {
+		m.native.drop(id)
+		return false, nil
+	}
+	return true, nil
+}
+
+// noLease tells etcd's answer about a lease that doesn't exist.
+func noLease(r *pb.LeaseTimeToLiveResponse) bool { return r.TTL < 0 && r.GrantedTTL == 0 }
 
 // unsure is the answer about an id that a shard may know which has not answered
 // since the start.

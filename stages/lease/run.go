@@ -175,9 +175,11 @@ func (m *Manager) delay(id int64) time.Duration {
 
 // sweepAgain sweeps now and then, and sooner what could not be done before.
 func (m *Manager) sweepAgain(ctx context.Context) {
+	// Sharders that were started together need not sweep together.
+	every := m.o.SweepEvery + m.o.SweepEvery/5*time.Duration(m.nonce%1000)/1000
 	next := time.Now()
 	if m.followed != 0 {
-		next = next.Add(m.o.SweepEvery)
+		next = next.Add(every)
 	}
 	for sleep(ctx, time.Second) {
 		var err error
@@ -185,7 +187,7 @@ func (m *Manager) sweepAgain(ctx context.Context) {
 		switch pending := m.native.pending(); {
 		case !now.Before(next):
 			err = m.sweep(ctx, m.o.Shards)
-			next = now.Add(m.o.SweepEvery)
+			next = now.Add(every)
 		case len(pending) > 0:
 			err = m.sweep(ctx, pending)
 		}

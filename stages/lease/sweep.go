@@ -70,6 +70,7 @@ func (m *Manager) listAll(ctx context.Context, shards []*stages.Shard) []*[]int6
 
 // sweepShard sorts out the leases of a shard that have no marker.
 func (m *Manager) sweepShard(ctx context.Context, s *stages.Shard, listed []int64, recorded map[int64]bool) {
+	m.forgetNatives(ctx, s, listed, recorded)
 	var mu sync.Mutex
 	var natives []int64
 	var failed error
@@ -99,6 +100,21 @@ func (m *Manager) sweepShard(ctx context.Context, s *stages.Shard, listed []int6
 	m.native.add(s, natives)
 }
 
+// forgetNatives drops what is no native any more: it has ended, or was a lease of
+// ours, seen at home when it had no records yet. That a list leaves it out is not
+// enough, since the member that answered may lag.
+func (m *Manager) forgetNatives(ctx context.Context, s *stages.Shard, listed []int64, recorded map[int64]bool) {
+	here := setOf(listed)
+	for _, id := range m.native.of(s) {
+		switch {
+		case recorded[id]:
+			m.native.drop(id)
+		case !here[id]:
+			_, _ = m.nativeAlive(ctx, s, id) // drops it if it has ended
+		}
+	}
+}
+
 // sweepers is how many leases of one shard are looked at at once.
 const sweepers = 16
 
@@ -106,7 +122,7 @@ const sweepers = 16
 // the shard's own.
 func (m *Manager) sweepLease(ctx context.Context, s *stages.Shard, id int64) (native bool, err error) {
 	r, err := m.askTTL(ctx, s, &pb.LeaseTimeToLiveRequest{ID: id})
-	if err != nil || r.TTL < 0 && r.GrantedTTL == 0 {
+	if err != nil || noLease(r) {
 		return false, err
 	}
 	if r.GrantedTTL != shardTTL {

@@ -85,7 +85,7 @@ func (m *Manager) timeToLiveNative(ctx context.Context, r *pb.LeaseTimeToLiveReq
 		if err != nil {
 			return nil, err
 		}
-		if resp.TTL >= 0 || resp.GrantedTTL != 0 {
+		if !noLease(resp) {
 			return resp, nil
 		}
 		m.native.drop(r.ID)
@@ -133,18 +133,31 @@ func (m *Manager) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.Lea
 // liveNatives asks the shards which of their own leases are left.
 func (m *Manager) liveNatives(ctx context.Context) (map[int64]bool, error) {
 	left := make(map[int64]bool)
-	for s, ids := range m.native.all() {
+	for _, s := range m.o.Shards {
+		natives := m.native.of(s)
+		if len(natives) == 0 {
+			continue
+		}
 		listed, err := m.listLeases(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		for _, id := range listed {
-			if ids[id] {
+		here := setOf(listed)
+		for _, id := range natives {
+			if here[id] {
 				left[id] = true
 			}
 		}
 	}
 	return left, nil
+}
+
+func setOf(ids []int64) map[int64]bool {
+	set := make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	return set
 }
 
 // listLeases lists what one shard has. A member that lags may leave out what is new

@@ -1,0 +1,274 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+func TestKeepAlivesAreAnsweredAtOnceWithTheTTLOfEtcd(t *testing.T) {
+	w := newWorld(t)
+	s, stop := w.running()
+	c := serve(t, s)
+	stream := keepAlive(t, c)
+	drawn, named := s.mustGrant(0, 600), s.mustGrant(7, 601)
+	s.known.forget(named) // as if another sharder had granted it
+	for range 3 {
+		for id, ttl := range map[int64]int64{drawn: 600, named: 601, 4711: 0} {
+			begin := time.Now()
+			r, err := renew(stream, id)
+			if err != nil || r.TTL != ttl || r.ID != id || r.Header.GetRevision() == 0 {
+				t.Fatalf("lease %x: %v, %v", id, r, err)
+			}
+			if d := time.Since(begin); d > time.Second {
+				t.Fatalf("took %v", d)
+			}
+		}
+	}
+	// Answers come in the order of the requests, and all of them before the end.
+	ids := []int64{named, 1, drawn, drawn, 2, named}
+	for _, id := range ids {
+		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stream.CloseSend()
+	for _, id := range ids {
+		if r, err := stream.Recv(); err != nil || r.ID != id {
+			t.Fatalf("got %v, %v, want %x", r, err, id)
+		}
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Fatalf("half-closed stream ended with %v", err)
+	}
+	// A stream that is open ends when the service does.
+	stream = keepAlive(t, c)
+	if _, err := renew(stream, drawn); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	_, err := stream.Recv()
+	wantCode(t, err, codes.Unavailable, "sharder: shutting down")
+}
+
+func TestKeepAlivesKeepALeaseAliveAndNothingElseDoes(t *testing.T) {
+	w := newWorld(t)
+	s, stop := w.running()
+	defer stop()
+	stream := keepAlive(t, serve(t, s))
+	kept, other := s.mustGrant(7, 2), s.mustGrant(8, 2)
+	s.mustPut("b", "kept", kept)
+	s.mustPut("b", "other", other)
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); {
+		if r, err := renew(stream, kept); err != nil || r.TTL != 2 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		next := time.Now().Add(200 * time.Millisecond) // a client's pace
+		eventually(t, time.Second, func() string { return map[bool]string{true: " waiting"}[time.Now().Before(next)] })
+	}
+	if keys := w.clientKeysOn("b"); fmt.Sprint(keys) != "[kept]" {
+		t.Fatalf("keys %q", keys)
+	}
+	if r, err := renew(stream, other); err != nil || r.TTL != 0 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	eventually(t, 20*time.Second, w.left)
+	if r, err := renew(stream, kept); err != nil || r.TTL != 0 {
+		t.Fatalf("%v, %v", r, err)
+	}
+}
+
+func TestManyClientsOfALeaseCostTheClusterFewKeepAlives(t *testing.T) {
+	w := newWorld(t)
+	s, stop := w.running(func(o *Options) { o.KeepAliveStreams = 2 })
+	defer stop()
+	c := serve(t, s)
+	id := s.mustGrant(7, 600)
+	rec, _ := s.known.lease(id)
+	const clients, each = 50, 20
+	var wg sync.WaitGroup
+	for range clients {
+		stream := keepAlive(t, c)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for range each {
+				if r, err := renew(stream, id); err != nil || r.TTL != 600 {
+					t.Errorf("%v, %v", r, err)
+					return
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	s.taps["a"].set(func(p *tap) {
+		if n := p.sent[rec.shardID]; n < each || n > clients*each/4 {
+			t.Errorf("%d keep-alives of clients became %d", clients*each, n)
+		}
+		if p.streams > 2 {
+			t.Errorf("%d upstream streams", p.streams)
+		}
+	})
+}
+
+func TestARenewalIsNeverOlderThanTheRequest(t *testing.T) {
+	w := newWorld(t)
+	s := w.recovered()
+	g := s.renewals[0].enter("", nil)
+	defer g.leave()
+	id := s.mustGrant(0, 600)
+	first, err := g.join(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Until it is sent, others share it; then they share the next.
+	eventually(t, 5*time.Second, func() string {
+		r, err := g.join(t.Context(), id)
+		if err != nil {
+			return err.Error()
+		}
+		g.mu.Lock()
+		sent, done := first.sent, first.resp != nil
+		g.mu.Unlock()
+		if r == first && done {
+			t.Fatal("joined a renewal that was answered")
+		}
+		if _, err := g.wait(t.Context(), r); err != nil {
+			return err.Error()
+		}
+		if !sent {
+			return " not sent"
+		}
+		return ""
+	})
+}
+
+func TestKeepAlivesSurviveARestartOfHome(t *testing.T) {
+	w := newWorld(t)
+	s, stop := w.running(func(o *Options) { o.Patience = 20 * time.Second })
+	defer stop()
+	c := serve(t, s)
+	ids := []int64{s.mustGrant(0, 600), s.mustGrant(7, 600), s.mustGrant(8, 600)}
+	streams := make([]pb.Lease_LeaseKeepAliveClient, len(ids))
+	for i, id := range ids {
+		streams[i] = keepAlive(t, c)
+		if _, err := renew(streams[i], id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.etcds["a"].Stop()
+	for i, id := range ids {
+		if err := streams[i].Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.etcds["a"].Restart()
+	for i, id := range ids {
+		if r, err := streams[i].Recv(); err != nil || r.TTL != 600 || r.ID != id {
+			t.Fatalf("%v, %v", r, err)
+		}
+	}
+	// The watch of the records resumes, too.
+	id := s.mustGrant(9, 1)
+	s.mustPut("c", "k", id)
+	eventually(t, 20*time.Second, func() string { return keysText(w.clientKeysOn("c")) })
+}
+
+func keysText(keys []string) string {
+	if len(keys) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" keys %q", keys)
+}
+
+func TestAHomeThatIsDownEndsOnlyTheStreamsThatAsk(t *testing.T) {
+	w := newWorld(t)
+	s, stop := w.running(func(o *Options) { o.Patience = 300 * time.Millisecond })
+	defer stop()
+	c := serve(t, s)
+	id := s.mustGrant(7, 600)
+	asking, idle := keepAlive(t, c), keepAlive(t, c)
+	for _, stream := range []pb.Lease_LeaseKeepAliveClient{asking, idle} {
+		if _, err := renew(stream, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.etcds["a"].Stop()
+	_, err := renew(asking, id)
+	wantCode(t, err, codes.Unavailable, "sharder: ", "shard a")
+	_, err = renew(keepAlive(t, c), 4711) // not remembered
+	wantCode(t, err, codes.Unavailable, "sharder: ", "shard a")
+	w.etcds["a"].Restart()
+	eventually(t, 20*time.Second, func() string {
+		if r, err := renew(keepAlive(t, c), id); err != nil || r.TTL != 600 {
+			return fmt.Sprint(" ", r, err)
+		}
+		return ""
+	})
+	if r, err := renew(idle, id); err != nil || r.TTL != 600 {
+		t.Fatalf("the stream that was idle: %v, %v", r, err)
+	}
+}
+
+func TestAKeepAliveOfAnEndedLeaseIsAnsweredAfterItsKeysAreGone(t *testing.T) {
+	w := newWorld(t)
+	s := w.recovered() // nobody runs: the one who asks has it finished
+	c := serve(t, s)
+	id := s.mustGrant(7, 1)
+	s.mustPut("b", "k", id)
+	stream := keepAlive(t, c)
+	eventually(t, 20*time.Second, func() string {
+		if len(w.leasesOn("a")) > 0 {
+			return " home's lease lives"
+		}
+		return ""
+	})
+	if r, err := renew(stream, id); err != nil || r.TTL != 0 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	if left := w.left(); left != "" {
+		t.Fatal(left)
+	}
+	if err := s.Run(canceled()); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestTheNumberOfRenewalsUnderWayIsBounded(t *testing.T) {
+	w := newWorld(t)
+	s := w.recovered(func(o *Options) { o.MaxRenewals = 2; o.KeepAliveStreams = 1 })
+	w.etcds["a"].Stop()
+	r := s.renewals[0]
+	g := r.enter("", nil)
+	for id := range int64(2) {
+		if _, err := g.join(t.Context(), id+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := g.join(ctx, 3); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("third: %v", err)
+	}
+	if _, err := g.join(t.Context(), 1); err != nil {
+		t.Fatalf("sharing: %v", err)
+	}
+	g.leave()
+	if n := len(r.slots); n != 0 {
+		t.Fatalf("%d slots taken with nobody there", n)
+	}
+}
