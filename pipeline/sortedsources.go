@@ -16,8 +16,9 @@ import (
 //
 // Pages of the result are handed over: whoever receives one may keep it. A page that
 // lies wholly before everything else is passed on without copying; otherwise a new one
-// is filled, up to the length of the longest page seen. It is sent earlier if the
-// merge would have to wait for a source. Empty pages are dropped.
+// is filled, up to the length of the shortest page at hand, so that it holds no more of
+// any source than one or two of its pages do. It is sent earlier if the merge would have
+// to wait for a source. Empty pages are dropped.
 //
 // When a source fails, the values before its end are merged and sent, nothing that
 // might belong behind a missing one is, and its error is returned. The same holds for
@@ -30,7 +31,7 @@ func MergeSources[T any](cmp func(a, b T) int, n int, srcs ...Source[[]T]) Sourc
 		case 1:
 			return srcs[0](ctx, out)
 		}
-		m := &pageMerge[T]{out: out, fresh: make([]bool, len(srcs))}
+		m := &pageMerge[T]{out: out, fresh: make([]bool, len(srcs)), lens: make([]int, len(srcs))}
 		for _, src := range srcs {
 			m.ups = append(m.ups, start(ctx, src, n))
 		}
@@ -54,7 +55,8 @@ type pageMerge[T any] struct {
 	tree  *loserTree[T]
 	fresh []bool // whether nothing of the source's current page has been taken
 	page  []T    // what is being built
-	size  int    // length of the longest page seen
+	lens  []int  // length of each source's current page as it came, 0 behind the last
+	size  int    // the shortest of them
 }
 
 // run merges until every source has ended or one has failed, then stops them all.
@@ -143,11 +145,22 @@ func (m *pageMerge[T]) next(ctx context.Context, i int) ([]T, error) {
 			}
 		}
 		if !more {
+			m.came(i, 0)
 			return nil, m.end(ctx, up)
 		}
 		if len(page) > 0 {
-			m.fresh[i], m.size = true, max(m.size, len(page))
+			m.came(i, len(page))
 			return page, nil
+		}
+	}
+}
+
+// came notes that source i is at a page of n values.
+func (m *pageMerge[T]) came(i, n int) {
+	m.fresh[i], m.lens[i], m.size = true, n, 0
+	for _, n := range m.lens {
+		if n > 0 && (m.size == 0 || n < m.size) {
+			m.size = n
 		}
 	}
 }

@@ -73,6 +73,33 @@ func TestMergeSourcesEqualsSortingEverything(t *testing.T) {
 	}
 }
 
+func TestAPageHoldsNoMoreOfASourceThanItsOwnPagesDo(t *testing.T) {
+	var large, small [][]int // small in number: each value may be large
+	for i := range 10 {
+		page := make([]int, 100)
+		for j := range page {
+			page[j] = 2 * (100*i + j)
+		}
+		large = append(large, page)
+	}
+	for i := range 500 {
+		small = append(small, []int{4*i + 1, 4*i + 3})
+	}
+	var got [][]int
+	err := pipeline.Run(t.Context(), pipeline.MergeSources(cmp.Compare[int], 4, pages(nil, large...), pages(nil, small...)), 1, into(&got))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := slices.Concat(got...); len(all) != 2000 || !slices.IsSorted(all) {
+		t.Fatalf("%d values came out", len(all))
+	}
+	for _, page := range got {
+		if len(page) > 2 {
+			t.Fatalf("a page of %d came out while one source had pages of 2", len(page))
+		}
+	}
+}
+
 func TestMergeSourcesOfNothingEndsAtOnce(t *testing.T) {
 	var got [][]int
 	err := pipeline.Run(t.Context(), pipeline.MergeSources(cmp.Compare[int], 1), 1, into(&got))

@@ -15,11 +15,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// pageKeys is the most keys in one page for a merge. A merge fills pages up to the
-// longest it has seen, so a long page of small values would make it gather as
-// many large ones.
-const pageKeys = 128
-
 // firstPage is how many keys the first unary page asks for, before the size of the
 // values is known.
 const firstPage = 10
@@ -130,15 +125,11 @@ func nextSize(keys int64, got, aim int) int64 {
 	return keys
 }
 
-// emit sends kvs in pages of at most pageKeys.
+// emit sends a page.
 func (p *pager) emit(ctx context.Context, kvs []*mvccpb.KeyValue) error {
-	for len(kvs) > 0 {
-		n := min(len(kvs), pageKeys)
-		p.begun = true
-		if err := pipeline.Emit(ctx, p.out, kvs[:n:n]); err != nil {
-			return err
-		}
-		kvs = kvs[n:]
+	if len(kvs) == 0 {
+		return nil
 	}
-	return nil
+	p.begun = true
+	return pipeline.Emit(ctx, p.out, kvs)
 }
