@@ -1,0 +1,110 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// pace is how long a writer rests between puts: the machine has other work.
+const pace = 2 * time.Millisecond
+
+// load is writers, some for each shard. Every put has a key of its own, so that an
+// event can be told from any other.
+type load struct {
+	stopped chan struct{}
+	wg      sync.WaitGroup
+	shards  []*shardLoad
+}
+
+// shardLoad is what the writers of one shard did.
+type shardLoad struct {
+	acked   sync.Map // keys whose put was acknowledged
+	count   atomic.Int64
+	failed  atomic.Int64
+	slowest atomic.Int64 // nanoseconds of the longest put
+	strange sync.Map     // errors that no failure explains
+}
+
+// startLoad starts so many writers per shard.
+func startLoad(conn *grpc.ClientConn, writers int) *load {
+	l := &load{stopped: make(chan struct{})}
+	for _, prefix := range shardKeys {
+		s := &shardLoad{}
+		l.shards = append(l.shards, s)
+		for w := range writers {
+			l.wg.Go(func() { s.write(pb.NewKVClient(conn), fmt.Sprintf("%s-%d", prefix, w), l.stopped) })
+		}
+	}
+	return l
+}
+
+// write puts key after key until it is stopped.
+func (s *shardLoad) write(kv pb.KVClient, prefix string, stopped <-chan struct{}) {
+	for i := 0; ; i++ {
+		select {
+		case <-stopped:
+			return
+		case <-time.After(pace):
+		}
+		key := fmt.Sprintf("%s-%06d", prefix, i)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		start := time.Now()
+		_, err := kv.Put(ctx, &pb.PutRequest{Key: []byte(key), Value: []byte("x")})
+		cancel()
+		s.note(key, time.Since(start), err)
+	}
+}
+
+// note keeps how a put ended.
+func (s *shardLoad) note(key string, took time.Duration, err error) {
+	for old := s.slowest.Load(); int64(took) > old && !s.slowest.CompareAndSwap(old, int64(took)); old = s.slowest.Load() {
+	}
+	switch status.Code(err) {
+	case codes.OK:
+		s.acked.Store(key, true)
+		s.count.Add(1)
+	case codes.Unavailable, codes.DeadlineExceeded:
+		s.failed.Add(1)
+	default:
+		s.strange.Store(err.Error(), true)
+	}
+}
+
+// stop ends the writers and waits for them.
+func (l *load) stop() {
+	close(l.stopped)
+	l.wg.Wait()
+}
+
+// checkErrors wants no errors but those a dead shard gives, and none at all on
+// shards that were left alone.
+func (l *load) checkErrors(t *testing.T, touched ...int) {
+	t.Helper()
+	for i, s := range l.shards {
+		s.strange.Range(func(text, _ any) bool {
+			t.Errorf("shard %d: a put ended with %s", i, text)
+			return true
+		})
+		t.Logf("shard %d: %d puts acknowledged, %d failed, slowest %v", i, s.count.Load(), s.failed.Load(), time.Duration(s.slowest.Load()))
+		alone := true
+		for _, n := range touched {
+			alone = alone && n != i
+		}
+		if alone && s.failed.Load() > 0 {
+			t.Errorf("shard %d was left alone, and %d puts on it failed", i, s.failed.Load())
+		}
+		if s.count.Load() == 0 {
+			t.Errorf("shard %d: no put was acknowledged", i)
+		}
+	}
+}
