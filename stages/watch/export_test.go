@@ -5,6 +5,9 @@ import "time"
 // SetIdle changes how long an upstream stream that nobody needs stays open.
 func (o *Options) SetIdle(d time.Duration) { o.idle = d }
 
+// SetPatience changes how long a start waits for a shard.
+func (o *Options) SetPatience(d time.Duration) { o.patience = d }
+
 // Trunks counts the upstream streams of all shards.
 func (s *Server) Trunks() int {
 	n := 0

@@ -3,12 +3,15 @@ package watch_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"testing"
 	"time"
 
 	"github.com/sourcegraph/conc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/pipeline"
@@ -24,6 +27,7 @@ import (
 // are on a.
 type rig struct {
 	etcds    []*etcdtest.Etcd
+	cables   []*cable // between the server and its shards
 	shards   []*stages.Shard
 	server   *watch.Server
 	endpoint string
@@ -34,15 +38,20 @@ func newRig(t testing.TB, n int, change func(*watch.Options), etcdOpts ...func(*
 	t.Helper()
 	r := &rig{}
 	var routes []stages.Route
+	var configs []etcdtest.Option
+	for _, o := range etcdOpts {
+		configs = append(configs, o)
+	}
+	r.etcds = make([]*etcdtest.Etcd, n)
+	var starts conc.WaitGroup
 	for i := range n {
-		var opts []etcdtest.Option
-		for _, o := range etcdOpts {
-			opts = append(opts, o)
-		}
-		e := etcdtest.Start(t, opts...)
+		starts.Go(func() { r.etcds[i] = etcdtest.Start(t, configs...) })
+	}
+	starts.Wait()
+	for i, e := range r.etcds {
 		name := string(rune('a' + i))
-		r.etcds = append(r.etcds, e)
-		r.shards = append(r.shards, &stages.Shard{Number: i, Name: name, Conn: etcdtest.Conn(t, e.Endpoint), Lane: pipeline.NewLink(100, 100)})
+		r.cables = append(r.cables, newCable(t, e.Endpoint))
+		r.shards = append(r.shards, &stages.Shard{Number: i, Name: name, Conn: shardConn(t, r.cables[i].addr()), Lane: pipeline.NewLink(100, 100)})
 		routes = append(routes, stages.Route{Key: []byte([]string{"", "i", "r"}[i]), Shards: []string{name}})
 	}
 	table, err := stages.NewTable(routes, r.shards)
@@ -56,6 +65,20 @@ func newRig(t testing.TB, n int, change func(*watch.Options), etcdOpts ...func(*
 	r.server = watch.New(opts)
 	r.serve(t)
 	return r
+}
+
+// shardConn is a connection to a shard that comes back soon after the shard does.
+func shardConn(t testing.TB, addr string) *grpc.ClientConn {
+	t.Helper()
+	c, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: time.Second}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 func (r *rig) serve(t testing.TB) {

@@ -48,7 +48,8 @@ type Options struct {
 	Translate func(ctx context.Context, events []*mvccpb.Event) []*mvccpb.Event
 	Logger    *slog.Logger
 
-	idle time.Duration // how long an upstream stream that nobody needs stays open
+	idle     time.Duration // how long an upstream stream that nobody needs stays open
+	patience time.Duration // how long a start waits for a shard
 }
 
 func (o Options) withDefaults() Options {
@@ -59,6 +60,7 @@ func (o Options) withDefaults() Options {
 	o.ProgressInterval = orDefault(o.ProgressInterval, 5*time.Second)
 	o.FragmentBytes = orDefault(o.FragmentBytes, 2<<20)
 	o.idle = orDefault(o.idle, time.Minute)
+	o.patience = orDefault(o.patience, probePatience)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

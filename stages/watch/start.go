@@ -145,27 +145,30 @@ func (c *session) probes(s *start) (header *pb.ResponseHeader, nows []int64, ref
 
 // A shard that can't be reached must not hold up what the client asks of others: where
 // it stood last is a start as exact as any. If that isn't known either the watch is
-// refused, unless there are no others.
+// refused, unless there are no others. A shard that is known to be down gets one step
+// to answer in, any other one the whole patience.
 const (
-	probePatience     = 3 * time.Second
-	probePatienceDown = 100 * time.Millisecond // if the shard is known to be down
+	probePatience = 3 * time.Second
+	probeStep     = 100 * time.Millisecond
 )
 
 func (c *session) probed(p startPart) (probeAnswer, bool) {
-	patience := probePatience
-	if p.hub.down() {
-		patience = probePatienceDown
+	if c.mustHear(p.hub) {
+		a, err := p.probe.wait(c.ctx)
+		return a, err == nil
 	}
-	ctx, cancel := c.ctx, context.CancelFunc(func() {})
-	if !c.mustHear(p.hub) {
-		ctx, cancel = context.WithTimeout(ctx, patience)
+	for end := time.Now().Add(c.server.opts.patience); ; {
+		ctx, cancel := context.WithTimeout(c.ctx, probeStep)
+		a, err := p.probe.wait(ctx)
+		cancel()
+		if err == nil {
+			return a, true
+		}
+		if c.ctx.Err() != nil || p.hub.down() || time.Now().After(end) {
+			p.hub.unanswered()
+			return a, false
+		}
 	}
-	defer cancel()
-	a, err := p.probe.wait(ctx)
-	if err != nil {
-		p.hub.unanswered()
-	}
-	return a, err == nil
 }
 
 // mustHear tells whether there is nothing to say to the client until the shard has
