@@ -13,15 +13,13 @@ import (
 	"github.com/sharder/sharder/integration/etcdproc"
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
+	"github.com/sharder/sharder/integration/witness"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
 // bound is how long anything may take that is not made to wait.
-const bound = 60 * time.Second
-
-// A key of each shard of harness.Three.
-var shardKeys = []string{"a", "j", "z"}
+const bound = witness.Bound
 
 // fleet is three shards, each a cluster of processes, and a sharder in front.
 type fleet struct {
@@ -73,16 +71,15 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// eventually polls until something is so.
-func eventually(t *testing.T, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(d)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not so after %v: %s", d, what)
-		}
-		time.Sleep(20 * time.Millisecond)
+// check compares what was seen with what the shards remember.
+func (f *fleet) check(l *witness.Load, watches ...*witness.Recorder) {
+	f.t.Helper()
+	witness.MarkEnd(f.t, f.conn, watches...)
+	var shards []*grpc.ClientConn
+	for _, c := range f.shards {
+		shards = append(shards, etcdtest.Conn(f.t, hostPort(c.Endpoint(c.Leader()))))
 	}
+	witness.CheckHistories(f.t, shards, l, watches...)
 }
 
 // keysAt reads the keys that are at an endpoint.

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/sharder/sharder/integration/witness"
 )
 
 // late is how much longer than its TTL a lease's keys may live when something dies
@@ -24,7 +26,7 @@ func leased(t *testing.T, conn *grpc.ClientConn, ttl int64) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range shardKeys {
+	for _, key := range witness.Prefixes {
 		if _, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte(key), Value: []byte("x"), Lease: l.ID}); err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +60,7 @@ func TestLeasesExpireAlthoughSharderWasKilled(t *testing.T) {
 	time.Sleep(6 * time.Second) // the lease ends while nobody is there
 	start := time.Now()
 	f.sharder.Again()
-	eventually(t, late, "the keys are gone", func() bool { return len(keysAt(t, f.conn)) == 0 })
+	witness.Eventually(t, late, "the keys are gone", func() bool { return len(keysAt(t, f.conn)) == 0 })
 	t.Logf("gone %v after the restart began", time.Since(start))
 	if ttl := keepAlive(t, f.conn, id); ttl != 0 {
 		t.Errorf("the lease is alive: %d", ttl)
@@ -75,14 +77,14 @@ func TestALeaseOutlivesSharderAndExpiresAfterIt(t *testing.T) {
 	id := leased(t, f.conn, 12)
 	f.sharder.Kill()
 	f.sharder.Again()
-	if keys := keysAt(t, f.conn); !slices.Equal(keys, shardKeys) {
+	if keys := keysAt(t, f.conn); !slices.Equal(keys, witness.Prefixes) {
 		t.Fatalf("keys %q", keys)
 	}
 	if ttl := keepAlive(t, f.conn, id); ttl != 12 {
 		t.Errorf("keep-alive answered %d", ttl)
 	}
 	granted := time.Now()
-	eventually(t, 12*time.Second+late, "the keys are gone", func() bool { return len(keysAt(t, f.conn)) == 0 })
+	witness.Eventually(t, 12*time.Second+late, "the keys are gone", func() bool { return len(keysAt(t, f.conn)) == 0 })
 	if lived := time.Since(granted); lived < 11*time.Second {
 		t.Errorf("a lease of 12 s lived %v", lived)
 	}
@@ -103,7 +105,7 @@ func TestTwoShardersAgreeAboutLeases(t *testing.T) {
 	if err != nil || ttl.GrantedTTL != 5 || ttl.TTL < 1 || len(ttl.Keys) != 3 {
 		t.Fatalf("the first sharder says %v, %v", ttl, err)
 	}
-	if keys := keysAt(t, f.conn); !slices.Equal(keys, shardKeys) {
+	if keys := keysAt(t, f.conn); !slices.Equal(keys, witness.Prefixes) {
 		t.Fatalf("keys %q", keys)
 	}
 	// Revoked through one, it is gone for both, keys and all.
@@ -128,20 +130,14 @@ func TestTheOtherSharderFinishesALeaseOfADeadOne(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, 1, 1, 1)
 	_, second := f.another()
-	watch := record(t, second, "all", "\x00", "\x00", 0)
+	watch := witness.Record(t, second, "all", "\x00", "\x00", 0)
 	leased(t, f.conn, 4)
 	f.sharder.Kill()
-	eventually(t, 4*time.Second+late, "the keys are gone", func() bool { return len(keysAt(t, second)) == 0 })
+	witness.Eventually(t, 4*time.Second+late, "the keys are gone", func() bool { return len(keysAt(t, second)) == 0 })
 	time.Sleep(time.Second) // what comes twice comes now
-	for i, key := range shardKeys {
-		var deletes int
-		for _, ev := range watch.of(i) {
-			if ev.key == key && ev.delete {
-				deletes++
-			}
-		}
-		if deletes != 1 {
-			t.Errorf("%s was deleted %d times", key, deletes)
+	for _, key := range witness.Prefixes {
+		if n := watch.Deletes(key); n != 1 {
+			t.Errorf("%s was deleted %d times", key, n)
 		}
 	}
 }
@@ -157,7 +153,7 @@ func TestManyLeasesEndWhileSharderIsKilledAgainAndAgain(t *testing.T) {
 		f.sharder.Kill()
 		f.sharder.Again()
 	}
-	eventually(t, late, "the keys are gone", func() bool { return len(keysAt(t, f.conn)) == 0 })
+	witness.Eventually(t, late, "the keys are gone", func() bool { return len(keysAt(t, f.conn)) == 0 })
 	leases, err := pb.NewLeaseClient(f.conn).LeaseLeases(within(t, bound), &pb.LeaseLeasesRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +161,7 @@ func TestManyLeasesEndWhileSharderIsKilledAgainAndAgain(t *testing.T) {
 	if len(leases.Leases) != 0 {
 		t.Errorf("leases left: %v", leases.Leases)
 	}
-	eventually(t, late, "nothing is left on the shards", func() bool { return f.leasesOnShards() == 0 })
+	witness.Eventually(t, late, "nothing is left on the shards", func() bool { return f.leasesOnShards() == 0 })
 }
 
 // leasesOnShards counts the leases that the shards themselves have.

@@ -9,83 +9,69 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-)
 
-// watchers opens one watch inside each shard, and three over all of them: two that
-// share what is shared, and one that came later.
-func (f *fleet) watchers() (all []*recorder) {
-	f.t.Helper()
-	ends := []string{"b", "k", "zz"}
-	for i, prefix := range shardKeys {
-		all = append(all, record(f.t, f.conn, prefix, prefix, ends[i], 0))
-	}
-	for range 2 {
-		all = append(all, record(f.t, f.conn, "all", "\x00", "\x00", 0))
-	}
-	return all
-}
+	"github.com/sharder/sharder/integration/witness"
+)
 
 func TestADeadShardCostsOnlyItselfAndComesBackWithEverything(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, 1, 1, 1)
-	watches := f.watchers()
-	l := startLoad(f.conn, 2)
+	watches := witness.RecordAll(t, f.conn)
+	l := witness.StartLoad(f.conn, 2)
 	for range 3 {
 		time.Sleep(700 * time.Millisecond)
 		f.shards[1].Kill(0)
-		before := l.shards[0].count.Load() + l.shards[2].count.Load()
+		before := l.Shards[0].Acknowledged() + l.Shards[2].Acknowledged()
 		// Its own keys are refused soon, and say why; others go on.
 		kv := pb.NewKVClient(f.conn)
-		eventually(t, bound, "a refusal that names the shard", func() bool {
+		witness.Eventually(t, bound, "a refusal that names the shard", func() bool {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
 			_, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("j")})
 			return status.Code(err) == codes.Unavailable
 		})
-		eventually(t, bound, "puts on the other shards", func() bool {
-			return l.shards[0].count.Load()+l.shards[2].count.Load() > before+100
+		witness.Eventually(t, bound, "puts on the other shards", func() bool {
+			return l.Shards[0].Acknowledged()+l.Shards[2].Acknowledged() > before+100
 		})
 		f.shards[1].Start(0)
-		count := l.shards[1].count.Load()
-		eventually(t, bound, "puts on the shard that came back", func() bool { return l.shards[1].count.Load() > count+20 })
+		count := l.Shards[1].Acknowledged()
+		witness.Eventually(t, bound, "puts on the shard that came back", func() bool { return l.Shards[1].Acknowledged() > count+20 })
 	}
-	l.stop()
-	f.markEnd(watches...)
-	l.checkErrors(t, 1)
-	f.checkHistories(l, watches...)
+	l.Stop()
+	l.CheckErrors(t, 1)
+	f.check(l, watches...)
 }
 
 func TestAFrozenShardCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, 1, 1, 1)
-	watches := f.watchers()
-	l := startLoad(f.conn, 2)
+	watches := witness.RecordAll(t, f.conn)
+	l := witness.StartLoad(f.conn, 2)
 	time.Sleep(500 * time.Millisecond)
 	f.shards[2].Pause(0)
-	before := l.shards[0].count.Load() + l.shards[1].count.Load()
+	before := l.Shards[0].Acknowledged() + l.Shards[1].Acknowledged()
 	time.Sleep(8 * time.Second) // longer than any probe waits
-	if n := l.shards[0].count.Load() + l.shards[1].count.Load() - before; n < 500 {
+	if n := l.Shards[0].Acknowledged() + l.Shards[1].Acknowledged() - before; n < 500 {
 		t.Errorf("only %d puts on the other shards in 8s", n)
 	}
 	f.shards[2].Resume(0)
-	count := l.shards[2].count.Load()
-	eventually(t, bound, "puts on the shard that woke up", func() bool { return l.shards[2].count.Load() > count+20 })
-	l.stop()
-	f.markEnd(watches...)
-	l.checkErrors(t, 2)
-	f.checkHistories(l, watches...)
+	count := l.Shards[2].Acknowledged()
+	witness.Eventually(t, bound, "puts on the shard that woke up", func() bool { return l.Shards[2].Acknowledged() > count+20 })
+	l.Stop()
+	l.CheckErrors(t, 2)
+	f.check(l, watches...)
 }
 
 func TestMembersDieAndFreezeAndWatchesLoseNothing(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, 3, 1, 1)
-	watches := f.watchers()
-	l := startLoad(f.conn, 2)
+	watches := witness.RecordAll(t, f.conn)
+	l := witness.StartLoad(f.conn, 2)
 	shard := f.shards[0]
 	progress := func(what string) {
 		t.Helper()
-		count := l.shards[0].count.Load()
-		eventually(t, bound, "puts after "+what, func() bool { return l.shards[0].count.Load() > count+50 })
+		count := l.Shards[0].Acknowledged()
+		witness.Eventually(t, bound, "puts after "+what, func() bool { return l.Shards[0].Acknowledged() > count+50 })
 	}
 	progress("the start")
 	leader := shard.Leader()
@@ -103,8 +89,7 @@ func TestMembersDieAndFreezeAndWatchesLoseNothing(t *testing.T) {
 	shard.Kill(follower)
 	progress("a follower's death")
 	shard.Start(follower)
-	l.stop()
-	f.markEnd(watches...)
-	l.checkErrors(t, 0)
-	f.checkHistories(l, watches...)
+	l.Stop()
+	l.CheckErrors(t, 0)
+	f.check(l, watches...)
 }

@@ -1,4 +1,4 @@
-package chaos
+package witness
 
 import (
 	"context"
@@ -18,16 +18,18 @@ import (
 // pace is how long a writer rests between puts: the machine has other work.
 const pace = 2 * time.Millisecond
 
-// load is writers, some for each shard. Every put has a key of its own, so that an
+// Load is writers, some for each shard. Every put has a key of its own, so that an
 // event can be told from any other.
-type load struct {
+type Load struct {
 	stopped chan struct{}
 	wg      sync.WaitGroup
-	shards  []*shardLoad
+
+	// Shards is what happened on each shard.
+	Shards []*ShardLoad
 }
 
-// shardLoad is what the writers of one shard did.
-type shardLoad struct {
+// ShardLoad is what the writers of one shard did. It may be read while they write.
+type ShardLoad struct {
 	acked   sync.Map // keys whose put was acknowledged
 	count   atomic.Int64
 	failed  atomic.Int64
@@ -35,12 +37,13 @@ type shardLoad struct {
 	strange sync.Map     // errors that no failure explains
 }
 
-// startLoad starts so many writers per shard.
-func startLoad(conn *grpc.ClientConn, writers int) *load {
-	l := &load{stopped: make(chan struct{})}
-	for _, prefix := range shardKeys {
-		s := &shardLoad{}
-		l.shards = append(l.shards, s)
+// StartLoad starts so many writers per shard, over one connection. The caller stops
+// them.
+func StartLoad(conn *grpc.ClientConn, writers int) *Load {
+	l := &Load{stopped: make(chan struct{})}
+	for _, prefix := range Prefixes {
+		s := &ShardLoad{}
+		l.Shards = append(l.Shards, s)
 		for w := range writers {
 			l.wg.Go(func() { s.write(pb.NewKVClient(conn), fmt.Sprintf("%s-%d", prefix, w), l.stopped) })
 		}
@@ -48,8 +51,11 @@ func startLoad(conn *grpc.ClientConn, writers int) *load {
 	return l
 }
 
+// Acknowledged is how many puts were.
+func (s *ShardLoad) Acknowledged() int64 { return s.count.Load() }
+
 // write puts key after key until it is stopped.
-func (s *shardLoad) write(kv pb.KVClient, prefix string, stopped <-chan struct{}) {
+func (s *ShardLoad) write(kv pb.KVClient, prefix string, stopped <-chan struct{}) {
 	for i := 0; ; i++ {
 		select {
 		case <-stopped:
@@ -66,7 +72,7 @@ func (s *shardLoad) write(kv pb.KVClient, prefix string, stopped <-chan struct{}
 }
 
 // note keeps how a put ended.
-func (s *shardLoad) note(key string, took time.Duration, err error) {
+func (s *ShardLoad) note(key string, took time.Duration, err error) {
 	for old := s.slowest.Load(); int64(took) > old && !s.slowest.CompareAndSwap(old, int64(took)); old = s.slowest.Load() {
 	}
 	switch status.Code(err) {
@@ -80,17 +86,17 @@ func (s *shardLoad) note(key string, took time.Duration, err error) {
 	}
 }
 
-// stop ends the writers and waits for them.
-func (l *load) stop() {
+// Stop ends the writers and waits for them.
+func (l *Load) Stop() {
 	close(l.stopped)
 	l.wg.Wait()
 }
 
-// checkErrors wants no errors but those a dead shard gives, and none at all on
+// CheckErrors wants no errors but those a dead shard gives, and none at all on
 // shards that were left alone.
-func (l *load) checkErrors(t *testing.T, touched ...int) {
+func (l *Load) CheckErrors(t testing.TB, touched ...int) {
 	t.Helper()
-	for i, s := range l.shards {
+	for i, s := range l.Shards {
 		s.strange.Range(func(text, _ any) bool {
 			t.Errorf("shard %d: a put ended with %s", i, text)
 			return true
