@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// plan is how much is measured.
+type plan struct {
+	cell     time.Duration // what is counted of one cell; a quarter of it goes before, uncounted
+	rounds   int
+	clients  int // request loops of the cells whose name ends in -N
+	watchers int // watch streams of the watch cells
+}
+
+// warm is the uncounted beginning of a cell.
+func (p plan) warm() time.Duration { return p.cell / 4 }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "sidebyside:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// run is the whole program. What it started has ended when it returns.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	flags := flag.NewFlagSet("sidebyside", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	seconds := flags.Float64("seconds", 2, "how long each cell is measured, in `seconds`")
+	rounds := flags.Int("rounds", 3, "how often each cell is measured; medians are reported")
+	clients := flags.Int("clients", 32, "request loops at once where a cell has many clients")
+	watchers := flags.Int("watchers", 1000, "watchers on one key")
+	only := flags.String("only", "", "the workloads to run, comma separated, * allowed: "+names(workloads))
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	p := plan{time.Duration(*seconds * float64(time.Second)), *rounds, *clients, *watchers}
+	if p.cell < 50*time.Millisecond || p.rounds < 1 || p.clients < 1 || p.watchers < 1 {
+		return fmt.Errorf("-seconds must be at least 0.05, -rounds, -clients and -watchers at least 1")
+	}
+	chosen, err := choose(workloads, *only)
+	if err != nil {
+		return err
+	}
+	s, err := newStand(ctx, p.clients, stderr)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	b := &book{plan: p, begun: snapshot()}
+	if err := b.measure(ctx, s.targets, chosen, stderr); err != nil {
+		return err
+	}
+	b.ended = snapshot()
+	b.print(stdout)
+	return b.failures()
+}
+
+// choose picks workloads by the patterns of -only; none means all.
+func choose(all []workload, only string) ([]workload, error) {
+	if only == "" {
+		return all, nil
+	}
+	var chosen []workload
+	for _, w := range all {
+		for pattern := range strings.SplitSeq(only, ",") {
+			if ok, err := path.Match(pattern, w.name); err != nil {
+				return nil, fmt.Errorf("-only %s: %w", only, err)
+			} else if ok {
+				chosen = append(chosen, w)
+				break
+			}
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("-only %s: no such workload; there are %s", only, names(all))
+	}
+	return chosen, nil
+}
+
+// names is the workloads' names, for messages.
+func names(all []workload) string {
+	list := make([]string, len(all))
+	for i, w := range all {
+		list[i] = w.name
+	}
+	return strings.Join(list, " ")
+}

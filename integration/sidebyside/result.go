@@ -1,0 +1,51 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// measure is what a number in a result says.
+type measure int
+
+const (
+	rate     measure = iota // operations (events, in watch cells) per second
+	p50                     // latency in µs
+	p99                     // latency in µs
+	proxyCPU                // µs of CPU of what stands in front of etcd, per operation
+	etcdCPU                 // µs of CPU of the etcds behind it, per operation
+	upstream                // watchers at the etcds that this cell's watchers cost
+	measures                // how many there are
+)
+
+// result is what one cell measured; what it didn't measure isn't in it.
+type result map[measure]float64
+
+// latency puts the quantiles of some samples into a result. It sorts them.
+func (r result) latency(samples []time.Duration) {
+	if len(samples) == 0 {
+		return
+	}
+	slices.Sort(samples)
+	r[p50] = micros(quantile(samples, 0.50))
+	r[p99] = micros(quantile(samples, 0.99))
+}
+
+// quantile is the smallest sample that is not below the share q of all. sorted has at
+// least one.
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
+}
+
+// median of some numbers, the mean of the middle two of an even count; NaN of none.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	values = slices.Sorted(slices.Values(values))
+	n := len(values)
+	return (values[(n-1)/2] + values[n/2]) / 2
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// small is a plan in which every workload does its work for a moment.
+var small = plan{cell: 100 * time.Millisecond, rounds: 1, clients: 4, watchers: 40}
+
+// stood gives a stand that is gone, processes and files, when the test ends.
+func stood(t *testing.T) *stand {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	s, err := newStand(ctx, small.clients, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.stop()
+		for _, p := range slices.Concat(s.etcds, s.proxies) {
+			if p.ended() == nil {
+				t.Errorf("%s still runs", p.name)
+			}
+		}
+		if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
+			t.Errorf("the directory is still there: %v", err)
+		}
+	})
+	return s
+}
+
+func TestEveryWorkloadDoesItsWorkOnEveryTarget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts seven processes")
+	}
+	s := stood(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	b := &book{plan: small}
+	if err := b.measure(ctx, s.targets, workloads, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.failures(); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range b.rows {
+		for i, c := range row.cells {
+			r := c.rounds[0]
+			if !row.workload.runs(i, len(row.cells)) {
+				continue
+			}
+			if r[rate] <= 0 && r[p50] <= 0 {
+				t.Errorf("%s on %s measured nothing: %v", row.workload.name, c.target, r)
+			}
+			if r[p99] < r[p50] {
+				t.Errorf("%s on %s: p99 %v below p50 %v", row.workload.name, c.target, r[p99], r[p50])
+			}
+		}
+	}
+	checkUpstream(t, b)
+	checkTables(t, b)
+}
+
+// checkUpstream holds the count of watchers against what is known of it: etcd serves
+// each, a sharder opens few for all.
+func checkUpstream(t *testing.T, b *book) {
+	t.Helper()
+	for _, row := range b.rows {
+		if !strings.HasPrefix(row.workload.name, "watch-") {
+			continue
+		}
+		for _, c := range row.cells {
+			n := c.rounds[0][upstream]
+			if c.target == "etcd" && n != float64(small.watchers) {
+				t.Errorf("%s: etcd counts %v of its %d watchers", row.workload.name, n, small.watchers)
+			}
+			if strings.HasPrefix(c.target, "sharder") && (n < 1 || n > float64(small.watchers)/4) {
+				t.Errorf("%s: %s opened %v watchers for %d", row.workload.name, c.target, n, small.watchers)
+			}
+		}
+	}
+}
+
+// checkTables looks for every workload in what is printed.
+func checkTables(t *testing.T, b *book) {
+	t.Helper()
+	var out bytes.Buffer
+	b.print(&out)
+	for _, w := range workloads {
+		if n := strings.Count(out.String(), "| "+w.name+" |"); n < 3 {
+			t.Errorf("%s is in %d lines of the tables:\n%s", w.name, n, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "NaN") {
+		t.Errorf("the tables have holes:\n%s", out.String())
+	}
+}
+
+func TestAnEventThatIsMissingTwiceOrForeignIsAnError(t *testing.T) {
+	event := func(f *fanout, n uint64) []byte {
+		value := make([]byte, valueSize)
+		binary.BigEndian.PutUint64(value, f.epoch)
+		binary.BigEndian.PutUint64(value[8:], n)
+		return value
+	}
+	for name, numbers := range map[string][]uint64{"missing": {0, 2}, "twice": {0, 0}, "first missing": {1}} {
+		f := newFanout(nil, 1)
+		var err error
+		for _, n := range numbers {
+			if err == nil {
+				err = f.event(&receiver{next: uint64(f.events.Load())}, event(f, n), 0)
+			}
+		}
+		if err == nil {
+			t.Errorf("%s: %v were taken", name, numbers)
+		}
+	}
+	f := newFanout(nil, 1)
+	if err := f.event(&receiver{}, event(newFanout(nil, 1), 0), 0); err == nil {
+		t.Error("another cell's event was taken")
+	}
+	if err := f.event(&receiver{}, event(f, 0), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRatiosCompareCellsOfTheSameRound(t *testing.T) {
+	base := cell{rounds: []result{{rate: 10}, {rate: 100}, nil, {rate: 4}}}
+	other := cell{rounds: []result{{rate: 5}, {rate: 20}, {rate: 7}, nil}}
+	if got := other.ratios(base, rate); !slices.Equal(got, []float64{0.2, 0.5}) {
+		t.Fatal(got)
+	}
+	if got, want := spread(other.ratios(base, rate)), "**0.35** (0.20–0.50)"; got != want {
+		t.Fatalf("%s, not %s", got, want)
+	}
+}
+
+func TestQuantilesAreSamplesThatHappened(t *testing.T) {
+	r := result{}
+	var samples []time.Duration
+	for i := range 200 {
+		samples = append(samples, time.Duration(200-i)*time.Microsecond)
+	}
+	r.latency(samples)
+	if r[p50] != 100 || r[p99] != 198 {
+		t.Fatal(r)
+	}
+	if median([]float64{3, 1, 2}) != 2 || median([]float64{4, 1}) != 2.5 {
+		t.Fatal("median")
+	}
+}
+
+func TestAWorkloadThatDoesNotExistIsRefusedBeforeAnythingStarts(t *testing.T) {
+	err := run(t.Context(), []string{"-only", "gets"}, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "there are get-1") {
+		t.Fatal(err)
+	}
+	chosen, err := choose(workloads, "watch-*,get-1")
+	if err != nil || names(chosen) != "get-1 watch-paced watch-full" {
+		t.Fatal(names(chosen), err)
+	}
+}

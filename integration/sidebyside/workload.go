@@ -1,0 +1,47 @@
+package main
+
+import "context"
+
+// workload is one thing clients do, measured on every target in turn.
+type workload struct {
+	name string
+	what string // one line for the table
+	pair bool   // only on etcd itself and the target with several shards
+	run  func(ctx context.Context, t *target, p plan) (result, error)
+}
+
+// workloads are all of them. Names ending in -1 have one client, in -N as many as
+// -clients says.
+var workloads = []workload{
+	{name: "get-1", what: "one key, linearizable", run: alone(get)},
+	{name: "get-N", what: "one key, linearizable", run: many(get)},
+	{name: "sget-N", what: "one key, serializable (grpc-proxy answers from its cache)", run: many(serializableGet)},
+	{name: "put-1", what: "one key of 128 bytes", run: alone(put)},
+	{name: "put-N", what: "one key of 128 bytes", run: many(put)},
+	{name: "txn-1", what: "if mod revision then put else get", run: alone(txn)},
+	{name: "txn-N", what: "if mod revision then put else get", run: many(txn)},
+	{name: "list-1", what: "1000 keys of one shard", run: alone(list("list/"))},
+	{name: "list-N", what: "1000 keys of one shard", run: many(list("list/"))},
+	{name: "span-1", what: "1000 keys, a third on each of three shards", pair: true, run: alone(list("span/"))},
+	{name: "span-N", what: "1000 keys, a third on each of three shards", pair: true, run: many(list("span/"))},
+	{name: "watch-paced", what: "20 puts per second to one key, -watchers watchers on it", run: watchPaced},
+	{name: "watch-full", what: "puts as fast as -watchers watchers take them", run: watchFull},
+	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client", run: keepAlive},
+}
+
+// runs reports whether the workload is measured on target i of the stand.
+func (w workload) runs(i, targets int) bool { return !w.pair || i == 0 || i == targets-1 }
+
+// alone measures a request with one client.
+func alone(make func(*target, int) request) func(context.Context, *target, plan) (result, error) {
+	return func(ctx context.Context, t *target, p plan) (result, error) {
+		return runLoop(ctx, t, p, 1, make(t, 1))
+	}
+}
+
+// many measures a request with as many clients as the plan has.
+func many(make func(*target, int) request) func(context.Context, *target, plan) (result, error) {
+	return func(ctx context.Context, t *target, p plan) (result, error) {
+		return runLoop(ctx, t, p, p.clients, make(t, p.clients))
+	}
+}
