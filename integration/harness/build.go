@@ -21,7 +21,13 @@ const (
 var bin struct {
 	sync.Mutex
 	dir   string
-	built map[string]*build
+	built map[kind]*build
+}
+
+// kind is what a binary is built from, and how.
+type kind struct {
+	pkg  string
+	race bool
 }
 
 // build is one binary, made by the first test that asks for it.
@@ -55,16 +61,30 @@ func Cleanup() {
 // and without the race detector, sharder with it if the tests have it.
 func Binary(t testing.TB, pkg string) string {
 	t.Helper()
-	b, dir := entry(t, pkg)
-	b.once.Do(func() { b.path, b.err = compile(dir, pkg) })
+	return built(t, pkg, raceEnabled && pkg == SharderPackage)
+}
+
+// Static is Binary without the race detector whatever the tests have: a binary that
+// runs where there is nothing else.
+func Static(t testing.TB, pkg string) string {
+	t.Helper()
+	return built(t, pkg, false)
+}
+
+// built builds a package once per process and kind.
+func built(t testing.TB, pkg string, race bool) string {
+	t.Helper()
+	kind := kind{pkg, race}
+	b, dir := entry(t, kind)
+	b.once.Do(func() { b.path, b.err = compile(dir, kind) })
 	if b.err != nil {
 		t.Fatal(b.err)
 	}
 	return b.path
 }
 
-// entry finds or makes the place of a package in the table.
-func entry(t testing.TB, pkg string) (*build, string) {
+// entry finds or makes the place of a binary in the table.
+func entry(t testing.TB, k kind) (*build, string) {
 	t.Helper()
 	bin.Lock()
 	defer bin.Unlock()
@@ -73,30 +93,31 @@ func entry(t testing.TB, pkg string) (*build, string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bin.dir, bin.built = dir, map[string]*build{}
+		bin.dir, bin.built = dir, map[kind]*build{}
 	}
-	if bin.built[pkg] == nil {
-		bin.built[pkg] = &build{}
+	if bin.built[k] == nil {
+		bin.built[k] = &build{}
 	}
-	return bin.built[pkg], bin.dir
+	return bin.built[k], bin.dir
 }
 
 // compile runs the go tool from the module's root.
-func compile(dir, pkg string) (string, error) {
+func compile(dir string, k kind) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	out := filepath.Join(dir, strings.NewReplacer("/", "_", ".", "_").Replace(pkg))
+	out := filepath.Join(dir, strings.NewReplacer("/", "_", ".", "_").Replace(k.pkg))
 	args := []string{"build", "-o", out}
 	env := append(os.Environ(), "CGO_ENABLED=0")
-	if pkg == SharderPackage && raceEnabled {
-		args, env = append(args, "-race"), os.Environ()
+	if k.race {
+		out += "_race"
+		args, env = []string{"build", "-race", "-o", out}, os.Environ()
 	}
-	cmd := exec.Command("go", append(args, pkg)...)
+	cmd := exec.Command("go", append(args, k.pkg)...)
 	cmd.Dir, cmd.Env = root, env
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build %s: %v\n%s", pkg, err, text)
+		return "", fmt.Errorf("go build %s: %v\n%s", k.pkg, err, text)
 	}
 	return out, nil
 }

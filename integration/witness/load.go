@@ -79,7 +79,7 @@ func (s *ShardLoad) note(key string, took time.Duration, err error) {
 	case codes.OK:
 		s.acked.Store(key, true)
 		s.count.Add(1)
-	case codes.Unavailable, codes.DeadlineExceeded:
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted: // the last: an etcd that catches up
 		s.failed.Add(1)
 	default:
 		s.strange.Store(err.Error(), true)
