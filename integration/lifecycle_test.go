@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -205,9 +204,4 @@ func TestAnAddressThatIsTakenIsAnError(t *testing.T) {
 	if text := other.Process().Stderr.String(); !strings.Contains(text, s.Endpoint) {
 		t.Errorf("the address is not in\n%s", text)
 	}
-}
-
-// unavailable tells whether an error means that another sharder may be asked.
-func unavailable(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.Unavailable
 }

@@ -124,3 +124,41 @@ func TestWrongTOMLInAPageIsSeen(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryDependencyIsExplained(t *testing.T) {
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := Load(os.DirFS(root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, err := Dependencies(os.DirFS(root), files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range wrong {
+		t.Error(w)
+	}
+}
+
+func TestADependencyWithoutAReasonAndAReasonWithoutADependencyAreSeen(t *testing.T) {
+	root := sources(`a/a.go: package a` + "\n" + `import _ "example.com/used/sub"`)
+	root["go.mod"] = &fstest.MapFile{Data: []byte("module m\n\nrequire (\n\texample.com/used v1.0.0\n\texample.com/old v1.0.0 // indirect\n)\n\ntool example.com/old/cmd\n")}
+	files, err := Load(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page, want := range map[string]int{
+		"| `example.com/used` | x |\n| `example.com/old` | x |\n":                             0,
+		"| `example.com/used` | x |\n":                                                        1,
+		"| `example.com/used` | x |\n| `example.com/old` | x |\n| `example.com/gone` | x |\n": 1,
+		"": 2,
+	} {
+		root["docs/dependencies.md"] = &fstest.MapFile{Data: []byte(page)}
+		if wrong, err := Dependencies(root, files); err != nil || len(wrong) != want {
+			t.Errorf("%q: %q, %v, want %d", page, wrong, err, want)
+		}
+	}
+}
