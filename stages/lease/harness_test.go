@@ -232,6 +232,7 @@ type tap struct {
 	streams  int
 	meddle   func(method string, call, late func() error) error
 	noStream error
+	hold     chan struct{} // new keep-alive streams deliver nothing before it is closed
 }
 
 func (p *tap) set(f func(p *tap)) {
@@ -265,7 +266,11 @@ func (p *tap) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, 
 		p.streams++
 	}
 	s, err := p.ClientConnInterface.NewStream(ctx, d, method, opts...)
-	return &tappedStream{s, p}, err
+	hold := p.hold
+	if d.StreamName != "LeaseKeepAlive" {
+		hold = nil
+	}
+	return &tappedStream{s, p, hold}, err
 }
 
 // count tells how often a method was called.
@@ -282,7 +287,18 @@ func (p *tap) count(method string) (n int) {
 
 type tappedStream struct {
 	grpc.ClientStream
-	p *tap
+	p    *tap
+	hold chan struct{}
+}
+
+func (s *tappedStream) RecvMsg(m any) error {
+	if s.hold != nil {
+		select {
+		case <-s.hold:
+		case <-s.Context().Done():
+		}
+	}
+	return s.ClientStream.RecvMsg(m)
 }
 
 func (s *tappedStream) SendMsg(m any) error {

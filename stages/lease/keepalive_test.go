@@ -122,33 +122,89 @@ func TestManyClientsOfALeaseCostTheClusterFewKeepAlives(t *testing.T) {
 func TestARenewalIsNeverOlderThanTheRequest(t *testing.T) {
 	w := newWorld(t)
 	s := w.recovered()
+	id := s.mustGrant(0, 600)
+	hold := make(chan struct{}) // answers arrive once it is closed
+	s.taps["a"].set(func(p *tap) { p.hold = hold })
 	g := s.renewals[0].enter("", nil)
 	defer g.leave()
-	id := s.mustGrant(0, 600)
-	first, err := g.join(t.Context(), id)
+	join := func() *renewal {
+		r, err := g.join(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := join()
+	eventually(t, 10*time.Second, func() string {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return map[bool]string{false: " not sent"}[first.sent]
+	})
+	second, third := join(), join()
+	if second == first || third != second {
+		t.Fatal("a request joined a renewal that was on its way, or one that waits was not shared")
+	}
+	close(hold)
+	for _, r := range []*renewal{first, second, third} {
+		if resp, err := g.wait(t.Context(), r); err != nil || resp.TTL != 600 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+	}
+	s.taps["a"].set(func(p *tap) {
+		if p.sent[id] != 2 {
+			t.Errorf("sent %d times", p.sent[id])
+		}
+	})
+}
+
+func TestAKeepAliveNobodyWaitsForIsNotSent(t *testing.T) {
+	w := newWorld(t)
+	s := w.recovered()
+	s.taps["a"].set(func(p *tap) { p.noStream = unavailable })
+	g := s.renewals[0].enter("", nil)
+	defer g.leave()
+	left, err := g.join(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Until it is sent, others share it; then they share the next.
-	eventually(t, 5*time.Second, func() string {
-		r, err := g.join(t.Context(), id)
-		if err != nil {
-			return err.Error()
+	g.abandon(left)
+	s.taps["a"].set(func(p *tap) { p.noStream = nil })
+	id := s.mustGrant(0, 600)
+	kept, err := g.join(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := g.wait(t.Context(), kept); err != nil || resp.TTL != 600 {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	s.taps["a"].set(func(p *tap) {
+		if p.sent[1] != 0 {
+			t.Error("sent")
 		}
-		g.mu.Lock()
-		sent, done := first.sent, first.resp != nil
-		g.mu.Unlock()
-		if r == first && done {
-			t.Fatal("joined a renewal that was answered")
-		}
-		if _, err := g.wait(t.Context(), r); err != nil {
-			return err.Error()
-		}
-		if !sent {
-			return " not sent"
-		}
-		return ""
 	})
+}
+
+func TestAHomeThatStopsAnsweringIsAskedOnAnotherStream(t *testing.T) {
+	w := newWorld(t)
+	s, stop := w.running(func(o *Options) { o.Patience, o.KeepAliveStreams = 2*time.Second, 1 })
+	defer stop()
+	id := s.mustGrant(7, 600)
+	stream := keepAlive(t, serve(t, s))
+	hold := make(chan struct{})
+	defer close(hold)
+	s.taps["a"].set(func(p *tap) { p.hold = hold })
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, func() string {
+		n := 0
+		s.taps["a"].set(func(p *tap) { n = p.streams })
+		return map[bool]string{true: " no stream"}[n == 0]
+	})
+	s.taps["a"].set(func(p *tap) { p.hold = nil })
+	if r, err := stream.Recv(); err != nil || r.TTL != 600 {
+		t.Fatalf("%v, %v", r, err)
+	}
 }
 
 func TestKeepAlivesSurviveARestartOfHome(t *testing.T) {

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -12,6 +13,7 @@ import (
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // relay puts a running Relay in front of an etcd.
@@ -91,45 +93,47 @@ func TestARelayAnswersWhatEtcdAnswersAndWritesNothing(t *testing.T) {
 	}
 }
 
-func TestARelayNeverSharesKeepAlivesBetweenIdentities(t *testing.T) {
-	e := etcdtest.Start(t)
+// withUsers turns auth on: root may everything, may the key k, maynot nothing. It
+// gives contexts with a token, by user.
+func withUsers(t *testing.T, e *etcdtest.Etcd) func(user string) context.Context {
+	t.Helper()
 	admin := e.Client()
 	ctx := t.Context()
-	for _, user := range []string{"root", "may", "maynot"} {
-		if _, err := admin.UserAdd(ctx, user, "x"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := admin.RoleAdd(ctx, "rw"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := admin.RoleGrantPermission(ctx, "rw", "k", "", 2); err != nil {
-		t.Fatal(err)
-	}
-	for user, role := range map[string]string{"root": "root", "may": "rw"} {
-		if _, err := admin.UserGrantRole(ctx, user, role); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := admin.AuthEnable(ctx); err != nil {
-		t.Fatal(err)
-	}
-	auth := pb.NewAuthClient(e.Conn())
-	as := func(user string) context.Context {
-		r, err := auth.Authenticate(ctx, &pb.AuthenticateRequest{Name: user, Password: "x"})
+	check := func(err error) {
+		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	_, err := admin.RoleAdd(ctx, "rw")
+	check(err)
+	_, err = admin.RoleGrantPermission(ctx, "rw", "k", "", clientv3.PermissionType(clientv3.PermReadWrite))
+	check(err)
+	for _, user := range []string{"root", "may", "maynot"} {
+		_, err := admin.UserAdd(ctx, user, "x")
+		check(err)
+	}
+	_, err = admin.UserGrantRole(ctx, "root", "root")
+	check(err)
+	_, err = admin.UserGrantRole(ctx, "may", "rw")
+	check(err)
+	_, err = admin.AuthEnable(ctx)
+	check(err)
+	auth := pb.NewAuthClient(e.Conn())
+	return func(user string) context.Context {
+		r, err := auth.Authenticate(ctx, &pb.AuthenticateRequest{Name: user, Password: "x"})
+		check(err)
 		return metadata.AppendToOutgoingContext(ctx, "token", r.Token)
 	}
+}
+
+func TestARelayNeverSharesKeepAlivesBetweenIdentities(t *testing.T) {
+	e := etcdtest.Start(t)
+	as := withUsers(t, e)
+	ctx := t.Context()
 	through, p := relay(t, e)
 	root, may, maynot := as("root"), as("may"), as("maynot")
-	if _, err := through.LeaseGrant(root, &pb.LeaseGrantRequest{ID: 7, TTL: 600}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pb.NewKVClient(e.Conn()).Put(root, &pb.PutRequest{Key: []byte("k"), Lease: 7}); err != nil {
-		t.Fatal(err)
-	}
+	leaseWithKey(t, root, through, e, 7, "k")
 	open := func(ctx context.Context) pb.Lease_LeaseKeepAliveClient {
 		s, err := through.LeaseKeepAlive(ctx)
 		if err != nil {
@@ -159,6 +163,54 @@ func TestARelayNeverSharesKeepAlivesBetweenIdentities(t *testing.T) {
 			t.Errorf("%d upstream streams for four identities", p.streams)
 		}
 	})
+}
+
+// leaseWithKey grants a lease and attaches a key to it.
+func leaseWithKey(t *testing.T, as context.Context, c pb.LeaseClient, e *etcdtest.Etcd, id int64, key string) {
+	t.Helper()
+	if _, err := c.LeaseGrant(as, &pb.LeaseGrantRequest{ID: id, TTL: 600}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pb.NewKVClient(e.Conn()).Put(as, &pb.PutRequest{Key: []byte(key), Lease: id}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestARefusalEndsOnlyTheStreamThatAskedForIt(t *testing.T) {
+	e := etcdtest.Start(t)
+	as := withUsers(t, e)
+	through, p := relay(t, e)
+	root, may := as("root"), as("may")
+	leaseWithKey(t, root, through, e, 7, "k")
+	leaseWithKey(t, root, through, e, 8, "not may's")
+	// Both requests are on one upstream stream, the bad one ahead, when etcd ends it.
+	hold := make(chan struct{})
+	p.set(func(p *tap) { p.hold = hold })
+	sent := func(id int64) {
+		eventually(t, 10*time.Second, func() string {
+			n := 0
+			p.set(func(p *tap) { n = p.sent[id] })
+			return map[bool]string{true: " not sent"}[n == 0]
+		})
+	}
+	streams := make([]pb.Lease_LeaseKeepAliveClient, 2)
+	for i, id := range []int64{8, 7} {
+		s, err := through.LeaseKeepAlive(may)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		sent(id)
+		streams[i] = s
+	}
+	close(hold)
+	_, err := streams[0].Recv()
+	wantCode(t, err, codes.PermissionDenied, "etcdserver: permission denied")
+	if r, err := streams[1].Recv(); err != nil || r.TTL != 600 {
+		t.Fatalf("%v, %v", r, err)
+	}
 }
 
 func TestARelaysClientsDoNotNoticeABrokenUpstreamStream(t *testing.T) {
