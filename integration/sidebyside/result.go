@@ -15,7 +15,7 @@ const (
 	p99                     // latency in µs
 	proxyCPU                // µs of CPU of what stands in front of etcd, per operation
 	etcdCPU                 // µs of CPU of the etcds behind it, per operation
-	upstream                // watchers at the etcds that this cell's watchers cost
+	upstream                // at the etcds: watchers for this cell's, or keep-alives per client's
 	measures                // how many there are
 )
 

@@ -82,6 +82,7 @@ func (s *stand) startAll() error {
 	if err := s.sharder("sharder-3", front[2], clients[1:], []string{"one", "two", "three"}, routes); err != nil {
 		return err
 	}
+	s.targets[1].ownPace = true
 	for _, t := range s.targets[:3] {
 		t.etcds, t.stats = s.etcds[:1], clients[:1]
 	}

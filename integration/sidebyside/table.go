@@ -13,7 +13,7 @@ var compared = []measure{rate, p50, p99, upstream}
 
 var titles = [measures]string{
 	rate: "per second", p50: "p50 µs", p99: "p99 µs",
-	proxyCPU: "CPU µs in front", etcdCPU: "CPU µs at etcd", upstream: "watchers at etcd",
+	proxyCPU: "CPU µs in front", etcdCPU: "CPU µs at etcd", upstream: "at etcd",
 }
 
 // print writes the tables.

@@ -24,6 +24,8 @@ type target struct {
 	etcds []*process // the etcds that answer
 	stats []string   // host:port of those etcds' /metrics
 	conns []*grpc.ClientConn
+
+	ownPace bool // answers keep-alives when it makes its own, not when asked
 }
 
 // dial opens the connections. They connect when first used.

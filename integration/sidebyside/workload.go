@@ -24,9 +24,9 @@ var workloads = []workload{
 	{name: "list-N", what: "1000 keys of one shard", run: many(list("list/"))},
 	{name: "span-1", what: "1000 keys, a third on each of three shards", pair: true, run: alone(list("span/"))},
 	{name: "span-N", what: "1000 keys, a third on each of three shards", pair: true, run: many(list("span/"))},
-	{name: "watch-paced", what: "20 puts per second to one key, -watchers watchers on it", run: watchPaced},
-	{name: "watch-full", what: "puts as fast as -watchers watchers take them", run: watchFull},
-	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client", run: keepAlive},
+	{name: "watch-paced", what: "20 puts per second to one key, how late its watchers are; at etcd: watchers opened", run: watchPaced},
+	{name: "watch-full", what: "puts to one key as fast as its watchers take them; at etcd: watchers opened", run: watchFull},
+	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client; at etcd: keep-alives per client's", run: keepAlive},
 }
 
 // runs reports whether the workload is measured on target i of the stand.
