@@ -77,7 +77,11 @@ func (p *pager) streamed(ctx context.Context) error {
 		if err != nil {
 			return streamEnd(p.call.Shard, err)
 		}
-		if err := p.emit(ctx, frame.GetRangeResponse().GetKvs()); err != nil {
+		kvs, err := p.Translate(ctx, frame.GetRangeResponse().GetKvs())
+		if err != nil {
+			return err
+		}
+		if err := p.emit(ctx, kvs); err != nil {
 			return err
 		}
 	}

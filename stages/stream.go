@@ -24,6 +24,10 @@ type StreamOptions struct {
 	// Context prepares the context of a stream to a shard, for example
 	// ForwardMetadata. nil leaves it as it is.
 	Context func(context.Context) context.Context
+	// Translate gives key-values as clients must see them (lease ids). It must not
+	// change what it is given, and gives the same slice back if there is nothing to
+	// do. nil is that.
+	Translate func(context.Context, []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error)
 	// Ahead is how many pages are read ahead of the client on each shard, in
 	// addition to the one at hand. 0 is 1; negative is none.
 	Ahead int
@@ -51,6 +55,9 @@ func RangeStream(t *Table, opts StreamOptions) func(*pb.RangeRequest, pb.KV_Rang
 	}
 	if s.Context == nil {
 		s.Context = func(ctx context.Context) context.Context { return ctx }
+	}
+	if s.Translate == nil {
+		s.Translate = func(_ context.Context, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) { return kvs, nil }
 	}
 	if s.Ahead == 0 {
 		s.Ahead = 1
@@ -108,11 +115,24 @@ func (s *rangeStreams) relayed(call Call, stream pb.KV_RangeStreamServer) pipeli
 				stream.SetTrailer(withoutTransport(rs.Trailer()))
 				return streamEnd(call.Shard, err)
 			}
+			if frame, err = s.translated(ctx, frame); err != nil {
+				return err
+			}
 			if err := pipeline.Emit(ctx, out, frame); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// translated is a frame as the client must see it; mostly the same one.
+func (s *rangeStreams) translated(ctx context.Context, frame *pb.RangeStreamResponse) (*pb.RangeStreamResponse, error) {
+	r := frame.GetRangeResponse()
+	kvs, err := s.Translate(ctx, r.GetKvs())
+	if err != nil || len(kvs) == 0 || &kvs[0] == &r.Kvs[0] {
+		return frame, err
+	}
+	return &pb.RangeStreamResponse{RangeResponse: &pb.RangeResponse{Header: r.Header, Kvs: kvs, More: r.More, Count: r.Count}}, nil
 }
 
 // streamEnd makes the end of a shard's stream what a Source returns for it.

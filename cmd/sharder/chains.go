@@ -107,7 +107,7 @@ func newChains(cfg *conf.Config, table *stages.Table, log *slog.Logger) *chains 
 	} else {
 		c.compact = stages.RefuseCompact
 	}
-	c.rangeStream = stages.RangeStream(table, streamOptions(cfg, decode, call, alone))
+	c.rangeStream = stages.RangeStream(table, streamOptions(cfg, decode, call, c.leases, alone))
 
 	c.leaseGrant = pipeline.Queue(door, c.leases.Grant)
 	c.leaseRevoke = pipeline.Queue(door, c.leases.Revoke)
@@ -176,10 +176,12 @@ func compactOne(shard *stages.Shard, w *watch.Server) pipeline.Stage[*pb.Compact
 	}
 }
 
-func streamOptions(cfg *conf.Config, decode stages.Decoder, call pipeline.Stage[stages.Call, stages.Reply], alone bool) stages.StreamOptions {
+func streamOptions(cfg *conf.Config, decode stages.Decoder, call pipeline.Stage[stages.Call, stages.Reply], leases lease.Service, alone bool) stages.StreamOptions {
 	o := stages.StreamOptions{Decoder: decode, Call: call, PageBytes: int(cfg.Limits.StreamPage)}
 	if alone {
 		o.Context = stages.ForwardMetadata
+	} else {
+		o.Translate = leases.TranslateKV
 	}
 	return o
 }
