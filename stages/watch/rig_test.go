@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ type rig struct {
 	etcds    []*etcdtest.Etcd
 	cables   []*cable // between the server and its shards
 	shards   []*stages.Shard
+	table    *stages.Table
 	server   *watch.Server
 	endpoint string
 	stop     func()
@@ -58,6 +60,7 @@ func newRig(t testing.TB, n int, change func(*watch.Options), etcdOpts ...func(*
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.table = table
 	opts := watch.Options{Table: table}
 	if change != nil {
 		change(&opts)
@@ -127,9 +130,40 @@ func (r *rig) put(t testing.TB, c *clientv3.Client, key, value string) int64 {
 
 // raw is a bare watch stream with its responses in a channel.
 type raw struct {
-	t  testing.TB
-	s  pb.Watch_WatchClient
-	ch chan *pb.WatchResponse
+	t   testing.TB
+	s   pb.Watch_WatchClient
+	ch  chan *pb.WatchResponse
+	err error // why the stream ended, once ch is closed
+
+	mu   sync.Mutex
+	gate chan struct{} // closed when it may read
+}
+
+// pause keeps the stream from reading until resume.
+func (w *raw) pause() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gate = make(chan struct{})
+}
+
+func (w *raw) resume() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.gate)
+	w.gate = nil
+}
+
+func (w *raw) await(ctx context.Context) {
+	w.mu.Lock()
+	gate := w.gate
+	w.mu.Unlock()
+	if gate == nil {
+		return
+	}
+	select {
+	case <-gate:
+	case <-ctx.Done():
+	}
 }
 
 func (r *rig) raw(t testing.TB, ctx context.Context) *raw {
@@ -149,8 +183,10 @@ func newRaw(t testing.TB, ctx context.Context, endpoint string) *raw {
 	wg.Go(func() {
 		defer close(w.ch)
 		for {
+			w.await(ctx)
 			m, err := s.Recv()
 			if err != nil {
+				w.err = err
 				return
 			}
 			w.ch <- m
