@@ -40,6 +40,7 @@ func (f *feed) absorb(m *pb.WatchResponse) {
 	case m.Created:
 		f.created = append(f.created, m)
 		f.promised[m.WatchId] = 0
+		delete(f.events, m.WatchId) // the id may have been in use before
 	case m.Canceled:
 		f.canceled[m.WatchId] = m
 	case len(m.Events) == 0:
