@@ -62,7 +62,7 @@ func randomRange(shards int) (key, end string) {
 	case 0:
 		return "\x00", "\x00"
 	case 1:
-		return prefixes[0] + "2", prefixes[shards-1] + "2"
+		return prefixes[0] + "1", prefixes[shards-1] + "3"
 	case 2:
 		return fmt.Sprintf("%s%02d", p, rand.IntN(40)), ""
 	case 3:

@@ -1,7 +1,9 @@
 package watch
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -33,9 +35,7 @@ func (c *session) askProgress() {
 
 func (c *session) answerProgress() {
 	for {
-		if h := c.progress(); h != nil && c.mailbox.waitRoom(c.ctx, 0) == nil {
-			c.mailbox.force(item{response: &pb.WatchResponse{Header: h, WatchId: noWatch}})
-		}
+		c.progress()
 		c.mu.Lock()
 		again := c.askAgain && c.ctx.Err() == nil
 		c.askAgain, c.asking = false, again
@@ -47,63 +47,88 @@ func (c *session) answerProgress() {
 }
 
 // progress works out up to which revision every watch of the stream has had every
-// event: each shard says where it stands, and every leg must have got there. Over
-// several shards it is the lowest of their revisions: for each of them that is true.
-// The header is nil if it could not be worked out in time.
-//
-// What the revision promises is already in the mailbox, so an answer put there now
-// comes behind it.
-func (c *session) progress() *pb.ResponseHeader {
+// event, and says so: each shard tells where it stands, and every leg must have got
+// there. Over several shards it is the lowest of their revisions: for each of them
+// that is true. Nothing is said if it can't be worked out in time.
+func (c *session) progress() {
 	ctx, cancel := context.WithTimeout(c.ctx, progressPatience)
 	defer cancel()
 	floor := map[*hub]int64{} // what the client may know of as it asks
-	for _, l := range c.legs() {
+	legs, _ := c.legs()
+	for _, l := range legs {
 		floor[l.hub] = l.hub.known()
 	}
-	for ctx.Err() == nil {
-		if h := c.progressOnce(ctx, floor); h != nil {
-			return h
-		}
+	for ctx.Err() == nil && !c.progressOnce(ctx, floor) {
 		_ = pause(ctx, progressPause)
 	}
-	return nil
 }
 
-func (c *session) progressOnce(ctx context.Context, floor map[*hub]int64) *pb.ResponseHeader {
-	legs := c.legs()
+func (c *session) progressOnce(ctx context.Context, floor map[*hub]int64) bool {
+	legs, _ := c.legs()
 	asks := map[*trunk]*ask{}
 	for _, l := range legs {
 		if asks[l.trunk] == nil {
 			asks[l.trunk] = l.trunk.startAsk()
 		}
 	}
-	var lowest *leg
 	revs := map[*trunk]int64{}
 	for t, a := range asks {
 		rev, err := a.wait(ctx)
 		if err != nil || rev == 0 || rev < floor[t.hub] && rev < t.hub.now(rev) {
-			return nil // no answer, or one given before the client asked
+			return false // no answer, or one given before the client asked
 		}
 		revs[t] = rev
 	}
-	for _, l := range legs {
-		if rev, ok := l.complete(); !ok || rev < revs[l.trunk] || rev < l.watch.start {
-			return nil // as with etcd, also while a watch waits for its first revision
-		}
-		if lowest == nil || revs[l.trunk] < revs[lowest.trunk] {
-			lowest = l
-		}
-	}
-	if lowest == nil {
-		return nil
-	}
-	return lowest.hub.lastHeader(revs[lowest.trunk])
+	return c.mailbox.waitRoom(c.ctx, 0) == nil && c.promise(revs)
 }
 
-func (c *session) legs() []*leg {
-	var legs []*leg
-	for _, w := range c.all() {
+// promise says that every watch is complete up to the lowest of the revisions, if each
+// is complete up to its shard's. What that covers is already in the mailbox, so that
+// the answer comes behind it. A watch that is created meanwhile is looked at as well:
+// the client would take the answer to be about it too.
+func (c *session) promise(revs map[*trunk]int64) bool {
+	for {
+		legs, generation := c.legs()
+		if !areComplete(legs, revs) {
+			return false
+		}
+		lowest := slices.MinFunc(legs, func(a, b *leg) int { return cmp.Compare(revs[a.trunk], revs[b.trunk]) })
+		it := item{response: &pb.WatchResponse{Header: lowest.hub.lastHeader(revs[lowest.trunk]), WatchId: noWatch}}
+		if c.say(it, generation) {
+			return true
+		}
+	}
+}
+
+// say puts a response into the mailbox unless a watch was created since.
+func (c *session) say(it item, generation int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation != generation {
+		return false
+	}
+	c.mailbox.force(it)
+	return true
+}
+
+// areComplete tells whether each leg has handed over everything up to its shard's
+// revision. As with etcd, a watch that waits for its first revision says no.
+func areComplete(legs []*leg, revs map[*trunk]int64) bool {
+	for _, l := range legs {
+		rev, ok := l.complete()
+		if at := revs[l.trunk]; !ok || at == 0 || rev < at || at < l.watch.start {
+			return false
+		}
+	}
+	return len(legs) > 0
+}
+
+// legs are all legs of the stream, and the number of watches created so far.
+func (c *session) legs() (legs []*leg, generation int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.watches {
 		legs = append(legs, w.legs...)
 	}
-	return legs
+	return legs, c.generation
 }

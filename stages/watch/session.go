@@ -25,7 +25,7 @@ import (
 // handler waits for all but the receiver and the sender: these may be stuck in the
 // stream until the handler has returned, so the server waits for them.
 //
-// mu is a leaf: nothing else is locked or called while it is held.
+// mu is a leaf but for the mailbox: nothing else is locked or called while it is held.
 type session struct {
 	server      *Server
 	ctx         context.Context
@@ -34,14 +34,15 @@ type session struct {
 	wantsLeader bool // end the stream when a shard it watches has no leader
 	mailbox     *mailbox
 
-	mu       sync.Mutex
-	wg       conc.WaitGroup // controller, resumers, progress answerer; nothing is added once closed
-	closed   bool
-	watches  map[int64]*watch
-	nextID   int64
-	resumers resumers
-	asking   bool // a progress request is being answered
-	askAgain bool // another one came meanwhile
+	mu         sync.Mutex
+	wg         conc.WaitGroup // controller, resumers, progress answerer; nothing is added once closed
+	closed     bool
+	watches    map[int64]*watch
+	nextID     int64
+	generation int // watches created so far
+	resumers   resumers
+	asking     bool // a progress request is being answered
+	askAgain   bool // another one came meanwhile
 }
 
 // requestsAhead is how many requests of a client are read before the first is done:

@@ -218,6 +218,7 @@ func (c *session) register(s *start, nows []int64) (*watch, string) {
 		return nil, duplicateID
 	}
 	c.watches[w.id] = w
+	c.generation++
 	c.mailbox.watches(1)
 	return w, ""
 }
