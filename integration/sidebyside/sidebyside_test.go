@@ -115,6 +115,19 @@ func checkTables(t *testing.T, b *book) {
 	}
 }
 
+func TestAStandThatCannotBeSetUpLeavesNothing(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := newStand(ctx, 1, io.Discard); err == nil {
+		t.Fatal("a stand was set up after its time")
+	}
+	left, err := os.ReadDir(os.Getenv("TMPDIR"))
+	if err != nil || len(left) > 0 {
+		t.Fatal(left, err)
+	}
+}
+
 func TestAnEventThatIsMissingTwiceOrForeignIsAnError(t *testing.T) {
 	event := func(f *fanout, n uint64) []byte {
 		value := make([]byte, valueSize)

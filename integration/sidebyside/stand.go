@@ -22,39 +22,43 @@ type stand struct {
 }
 
 // newStand builds, starts and seeds. Nothing is left of it if it fails.
-func newStand(ctx context.Context, clients int, progress io.Writer) (s *stand, err error) {
+func newStand(ctx context.Context, clients int, progress io.Writer) (*stand, error) {
 	dir, err := os.MkdirTemp("", "sidebyside-")
 	if err != nil {
 		return nil, err
 	}
-	s = &stand{dir: dir}
-	defer func() {
-		if err != nil {
-			s.stop()
-		}
-	}()
-	fmt.Fprintln(progress, "building etcd and sharder")
-	if s.bin, err = buildBinaries(ctx, dir); err != nil {
+	s := &stand{dir: dir}
+	if err := s.setUp(ctx, clients, progress); err != nil {
+		s.stop()
 		return nil, err
+	}
+	return s, nil
+}
+
+// setUp returns when every target serves and holds what the cells read.
+func (s *stand) setUp(ctx context.Context, clients int, progress io.Writer) (err error) {
+	fmt.Fprintln(progress, "building etcd and sharder")
+	if s.bin, err = buildBinaries(ctx, s.dir); err != nil {
+		return err
 	}
 	fmt.Fprintln(progress, "starting 4 etcds, grpc-proxy and 2 sharders")
 	if err := s.startAll(); err != nil {
-		return nil, err
+		return err
 	}
 	for _, t := range s.targets {
 		if err := t.dial(); err != nil {
-			return nil, err
+			return err
 		}
 		if err := t.ready(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, t := range s.targets {
 		if err := seed(ctx, t, clients); err != nil {
-			return nil, fmt.Errorf("seed %s: %w", t.name, err)
+			return fmt.Errorf("seed %s: %w", t.name, err)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // startAll starts the processes. All of them find the others when they are there, so

@@ -61,7 +61,7 @@ const readyBound = 60 * time.Second
 
 // ready waits until a linearizable read is answered on every connection.
 func (t *target) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyBound)
+	ctx, cancel := context.WithTimeoutCause(ctx, readyBound, fmt.Errorf("%s does not serve after %v", t.name, readyBound))
 	defer cancel()
 	for i := range t.conns {
 		for {
@@ -74,7 +74,7 @@ func (t *target) ready(ctx context.Context) error {
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("%s does not serve after %v: %w", t.name, readyBound, err)
+				return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 			case <-time.After(50 * time.Millisecond):
 			}
 		}
