@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"time"
 )
 
 // book is what a run measured: for every workload and target a result per round. One
@@ -31,14 +30,6 @@ type cell struct {
 	target string
 	rounds []result // by round; nil where the cell failed or isn't run on this target
 }
-
-// moment is when something was, and how busy the machine was then.
-type moment struct {
-	at   time.Time
-	load string
-}
-
-func snapshot() moment { return moment{time.Now(), load()} }
 
 // measure runs the workloads, the targets in turn in every round. A cell that fails is
 // noted and the run goes on; only the end of ctx or of a process ends it.

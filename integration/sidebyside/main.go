@@ -59,11 +59,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer s.stop()
-	b := &book{plan: p, begun: snapshot()}
+	b := &book{plan: p, begun: s.snapshot()}
 	if err := b.measure(ctx, s.targets, chosen, stderr); err != nil {
 		return err
 	}
-	b.ended = snapshot()
+	b.ended = s.snapshot()
 	b.print(stdout)
 	return b.failures()
 }

@@ -49,7 +49,7 @@ func TestEveryWorkloadDoesItsWorkOnEveryTarget(t *testing.T) {
 	s := stood(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	b := &book{plan: small}
+	b := &book{plan: small, begun: s.snapshot()}
 	if err := b.measure(ctx, s.targets, workloads, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +70,7 @@ func TestEveryWorkloadDoesItsWorkOnEveryTarget(t *testing.T) {
 			}
 		}
 	}
+	b.ended = s.snapshot()
 	checkUpstream(t, b)
 	checkTables(t, b)
 }

@@ -21,6 +21,9 @@ func (b *book) print(w io.Writer) {
 	p := b.plan
 	fmt.Fprintf(w, "%s; %s to %s, load %s at the start and %s at the end.\n", machine(),
 		b.begun.at.Format("2006-01-02 15:04"), b.ended.at.Format("15:04"), b.begun.load, b.ended.load)
+	if others, ok := b.ended.foreign(b.begun); ok {
+		fmt.Fprintf(w, "Other programs used %.2f CPUs meanwhile.\n", others)
+	}
 	fmt.Fprintf(w, "%v per cell, %d rounds, -N is %d clients, %d watchers, %d connections per target.\n\n",
 		p.cell.Round(time.Millisecond), p.rounds, p.clients, p.watchers, connections)
 	if len(b.rows) == 0 {

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -62,12 +64,62 @@ func cpu(pid int) (time.Duration, bool) {
 	return time.Duration(user+system) * tick, err1 == nil && err2 == nil
 }
 
-// load is the machine's load average over a minute, "unknown" where there is no /proc.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
+// moment is how busy the machine was until some time: the load average over a minute,
+// and CPU time since it was started, of everything and of this program with what it
+// started. The load of a run is mostly its own; foreign is what others did meanwhile.
+type moment struct {
+	at         time.Time
+	load       string
+	busy, ours time.Duration
+	known      bool
+}
+
+// snapshot is the present moment.
+func (s *stand) snapshot() moment {
+	m := moment{at: time.Now(), load: "unknown", known: true}
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		first, _, _ := bytes.Cut(text, []byte(" "))
+		m.load = string(first)
 	}
-	first, _, _ := bytes.Cut(text, []byte(" "))
-	return string(first)
+	pids := []int{os.Getpid()}
+	for _, p := range slices.Concat(s.etcds, s.proxies) {
+		pids = append(pids, p.cmd.Process.Pid)
+	}
+	for _, pid := range pids {
+		spent, ok := cpu(pid)
+		m.ours += spent
+		m.known = m.known && ok
+	}
+	var ok bool
+	m.busy, ok = busy()
+	m.known = m.known && ok
+	return m
+}
+
+// foreign is how many CPUs other programs used between two moments, on average.
+func (m moment) foreign(before moment) (float64, bool) {
+	others := (m.busy - before.busy) - (m.ours - before.ours)
+	return max(0, others.Seconds()/m.at.Sub(before.at).Seconds()), m.known && before.known
+}
+
+// busy is the first line of /proc/stat without what is idle: user, nice, system, irq
+// and softirq, but not idle, iowait and steal (proc_stat(5)).
+func busy() (time.Duration, bool) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, false
+	}
+	fields := strings.Fields(string(text[:bytes.IndexByte(text, '\n')]))
+	if len(fields) < 8 || fields[0] != "cpu" {
+		return 0, false
+	}
+	var sum int
+	for _, i := range []int{1, 2, 3, 6, 7} {
+		n, err := strconv.Atoi(fields[i])
+		if err != nil {
+			return 0, false
+		}
+		sum += n
+	}
+	return time.Duration(sum) * tick, true
 }
