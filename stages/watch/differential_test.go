@@ -180,7 +180,7 @@ func (d *duel) cancel() {
 			f.raw.cancel(id)
 			f.until("cancelled", func() bool { return f.canceled[id] != nil })
 			if m := f.canceled[id]; m.CompactRevision != 0 || m.CancelReason != "" || m.Header.Revision != d.rev && f == d.etcd {
-				d.t.Fatal(m)
+				d.t.Fatal(f == d.our, m)
 			}
 			delete(f.canceled, id)
 			delete(f.promised, id)
@@ -233,6 +233,9 @@ func (d *duel) compact() {
 	if d.rev-d.compacted < 2 {
 		return
 	}
+	// A watch that lags is cancelled by a compaction, as with etcd; whether it lags is
+	// a matter of time, here as there.
+	eventually(d.t, "no watch lags", func() bool { return !d.r.server.Lagging() })
 	d.compacted += 1 + d.rnd.Int64N(d.rev-d.compacted)
 	if _, err := d.c.Compact(d.t.Context(), d.compacted); err != nil {
 		d.t.Fatal(err)

@@ -29,3 +29,21 @@ func (s *Server) Waiting() (items int, bytes int64) {
 	}
 	return items, bytes
 }
+
+// Lagging tells whether any watch is being brought back.
+func (s *Server) Lagging() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.sessions {
+		c.mu.Lock()
+		lagging := c.resumers.on
+		for _, n := range c.resumers.busy {
+			lagging = lagging || n > 0
+		}
+		c.mu.Unlock()
+		if lagging {
+			return true
+		}
+	}
+	return false
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,7 +93,7 @@ func identityKey(md metadata.MD) string {
 	var b strings.Builder
 	for _, name := range names {
 		for _, v := range md[name] {
-			b.WriteString(name + "\x00" + v + "\x00")
+			b.WriteString(strconv.Quote(name) + strconv.Quote(v)) // no two spell the same
 		}
 	}
 	return b.String()
