@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +29,8 @@ func TestADeadShardCostsOnlyItselfAndComesBackWithEverything(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
 			_, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("j")})
-			return status.Code(err) == codes.Unavailable
+			return status.Code(err) == codes.Unavailable && strings.HasPrefix(status.Convert(err).Message(), "sharder: ") &&
+				strings.Contains(err.Error(), "two")
 		})
 		witness.Eventually(t, bound, "puts on the other shards", func() bool {
 			return l.Shards[0].Acknowledged()+l.Shards[2].Acknowledged() > before+100

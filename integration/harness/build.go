@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // The packages that a test can ask Binary for.
@@ -37,12 +39,13 @@ type build struct {
 	err  error
 }
 
-// Main runs the tests of a package and removes the binaries they built. It is
-// called from TestMain and does not return.
+// Main runs the tests of a package, fails it if a goroutine is left, and removes the
+// binaries they built. It is called from TestMain and does not return.
 func Main(m *testing.M) {
-	code := m.Run()
-	Cleanup()
-	os.Exit(code)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		Cleanup()
+		os.Exit(code)
+	}))
 }
 
 // Cleanup removes the binaries built in this process; for packages whose TestMain

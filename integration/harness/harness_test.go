@@ -1,21 +1,13 @@
 package harness
 
 import (
-	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		Cleanup()
-		os.Exit(code)
-	}))
-}
+func TestMain(m *testing.M) { Main(m) }
 
 func TestAProcessIsWaitedForAndItsExitCodeKept(t *testing.T) {
 	p := Run(t, "/bin/sh", "-c", "echo ready; read x; exit 7")
@@ -26,7 +18,7 @@ func TestAProcessIsWaitedForAndItsExitCodeKept(t *testing.T) {
 }
 
 func TestAKilledProcessIsGone(t *testing.T) {
-	p := Run(t, "/bin/sh", "-c", "echo ready; sleep 100")
+	p := Run(t, "/bin/sh", "-c", "echo ready; exec sleep 100")
 	p.WaitText(5*time.Second, "ready")
 	p.Signal(syscall.SIGSTOP)
 	p.Kill()

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,10 +33,10 @@ func Run(t testing.TB, args ...string) *Process {
 	p := &Process{t: t, name: filepath.Base(args[0]), done: make(chan struct{}), Stdout: NewOutput(), Stderr: NewOutput()}
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = p.Stdout, p.Stderr
-	// The race detector of a child exits with 66 unless told otherwise; its report is
-	// what fails the test. Proxy settings of the machine must not reach loopback.
+	// Proxy settings of the machine must not reach loopback.
 	p.cmd.Env = append(os.Environ(), "NO_PROXY=*", "no_proxy=*")
 	p.cmd.SysProcAttr = childAttr()
+	p.cmd.WaitDelay = time.Second // children of the child may hold its output open
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", p.name, err)
 	}
@@ -49,15 +48,8 @@ func Run(t testing.TB, args ...string) *Process {
 // reap waits for the process and keeps its exit code.
 func (p *Process) reap() {
 	defer close(p.done)
-	p.code = 0
-	var exit *exec.ExitError
-	switch err := p.cmd.Wait(); {
-	case err == nil:
-	case errors.As(err, &exit):
-		p.code = exit.ExitCode() // -1 after a signal
-	default:
-		p.code = -1
-	}
+	_ = p.cmd.Wait() // what it says is in the state
+	p.code = p.cmd.ProcessState.ExitCode()
 }
 
 // cleanup ends the process with the test and reports what it had to say.
