@@ -88,9 +88,12 @@ func TestATakenWatchIDIsRefusedAsByEtcdAndAFreeOneIsFound(t *testing.T) {
 
 func TestCompactionIsAnsweredAsByEtcd(t *testing.T) {
 	r := newRig(t, 1, nil)
+	live := newFeed(t, t.Context(), r.endpoint)
+	live.add(allOfK) // so that the events are at hand
 	rev := fill(t, r.etcds[0], "k", 50)
+	live.until("all", func() bool { return len(live.events[0]) == 50 })
 	compact(t, r, rev-10)
-	for _, start := range []int64{1, rev - 11, rev - 10, rev} {
+	for _, start := range []int64{1, 2, rev - 11, rev - 10, rev} {
 		t.Run(fmt.Sprint(start), func(t *testing.T) {
 			both(t, r, func(w *raw) []*pb.WatchResponse {
 				w.create(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l"), StartRevision: start})
@@ -206,4 +209,18 @@ func TestEveryHeaderIsFilled(t *testing.T) {
 			t.Errorf("%v", m)
 		}
 	}
+}
+
+func TestNothingOfAWatchComesBehindItsCancel(t *testing.T) {
+	r := newRig(t, 1, nil)
+	fill(t, r.etcds[0], "a", 300)
+	f := newFeed(t, t.Context(), r.endpoint) // fails when an event comes for no watch
+	defer storm(t, r.etcds[0], "a")()
+	for i := range 150 {
+		id := f.add(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("b"), StartRevision: int64(i % 2)}).WatchId
+		f.drain(time.Duration(rand.IntN(3)) * time.Millisecond)
+		f.raw.cancel(id)
+		f.until("cancelled", func() bool { return f.canceled[id] != nil })
+	}
+	f.drain(50 * time.Millisecond)
 }

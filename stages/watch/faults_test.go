@@ -14,6 +14,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 // storm writes to an etcd whatever happens to it: puts, deletes and transactions on
@@ -187,6 +188,48 @@ func TestABrokenOrSilentNetworkLosesAndRepeatsNothing(t *testing.T) {
 			time.Sleep(40 * time.Millisecond)
 		}
 	})
+}
+
+// Shards replay what a watcher missed in batches of a thousand revisions, each with
+// the present revision in its header.
+func TestALongOutageLosesAndRepeatsNothing(t *testing.T) {
+	r := newRig(t, 1, nil)
+	rec := newRecord(t, r.etcds[0])
+	f := newFeed(t, t.Context(), r.endpoint)
+	for i := range 6 {
+		f.add(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte{'k' + 1 + byte(i%3)}, PrevKv: i == 5})
+	}
+	r.cables[0].cut()
+	rev := fill(t, r.etcds[0], "k", 4500)
+	r.cables[0].mend()
+	evs := rec.upTo(rev)
+	for i := range int64(6) {
+		f.expect(i, pick(evs, &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("z"), PrevKv: i == 5}, 1))
+	}
+	f.progressUntil(func(p int64) bool { return p == rev })
+}
+
+func TestANetworkThatBreaksInsideARevisionLeavesItWhole(t *testing.T) {
+	r := newRig(t, 1, nil, func(c *embed.Config) { c.MaxRequestBytes = 16 << 10; c.MaxTxnOps = 4096 })
+	c := r.etcds[0].Client()
+	rec := newRecord(t, r.etcds[0])
+	f := newFeed(t, t.Context(), r.endpoint) // fails when a revision comes in two responses
+	all := &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l"), PrevKv: true}
+	f.add(all)
+	for range 8 {
+		fatten(t, c, 150, 8_000)
+		f.until("all there", func() bool { return len(f.events[0])%300 == 150 })
+		r.cables[0].hold() // what passes is in pieces of 32 KB
+		if _, err := c.Delete(t.Context(), "k", clientv3.WithPrefix()); err != nil {
+			t.Fatal(err)
+		}
+		r.cables[0].release()
+		time.Sleep(time.Duration(rand.IntN(8000)) * time.Microsecond)
+		r.cables[0].cut()
+		r.cables[0].mend()
+		f.until("all gone", func() bool { return len(f.events[0])%300 == 0 })
+	}
+	f.expect(0, pick(rec.upTo(head(t, c)), all, 1))
 }
 
 func TestAShardThatIsAwayDoesNotHoldUpTheOthers(t *testing.T) {

@@ -43,6 +43,7 @@ func (f *feed) absorb(m *pb.WatchResponse) {
 		delete(f.events, m.WatchId) // the id may have been in use before
 	case m.Canceled:
 		f.canceled[m.WatchId] = m
+		delete(f.promised, m.WatchId)
 	case len(m.Events) == 0:
 		f.answers = append(f.answers, m)
 		for id := range f.promised {
@@ -53,6 +54,9 @@ func (f *feed) absorb(m *pb.WatchResponse) {
 	}
 	if len(m.Events) == 0 {
 		return
+	}
+	if _, ok := f.promised[m.WatchId]; !ok {
+		f.t.Fatalf("events for watch %d, which is not there", m.WatchId)
 	}
 	had := f.events[m.WatchId]
 	if len(had) > 0 && !f.mixed {

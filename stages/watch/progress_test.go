@@ -61,11 +61,11 @@ func TestProgressIsNeverAheadOfEvents(t *testing.T) {
 		for i := range 150 {
 			key, end := randomRange(1)
 			c := &pb.WatchCreateRequest{Key: []byte(key), RangeEnd: []byte(end), ProgressNotify: i%2 == 0}
-			if i%3 == 0 {
+			if i%3 > 0 {
 				c.StartRevision = 1 + rand.Int64N(50)
 			}
-			f.create(c)
 			f.raw.progress() // races with the create
+			f.create(c)
 			cs = append(cs, c)
 			f.drain(2 * time.Millisecond)
 		}
