@@ -136,6 +136,7 @@ func (g *group) end() []*leg {
 	g.history.clear()
 	legs := make([]*leg, 0, len(g.live))
 	for l := range g.live {
+		l.next = max(l.next, g.rev+1)
 		legs = append(legs, l)
 	}
 	clear(g.live)

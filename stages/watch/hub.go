@@ -113,9 +113,14 @@ func (h *hub) attach(l *leg) joinResult {
 }
 
 // cancelLegs ends the watches of a group whose upstream watcher has ended, with the
-// shard's own words.
+// shard's own words. A compaction ends only those that need what it took: a leg may have
+// joined a group that began further back than the leg's own start.
 func (h *hub) cancelLegs(g *group, r *pb.WatchResponse) {
 	for _, l := range g.end() {
+		if r.CompactRevision > 0 && l.next >= r.CompactRevision {
+			l.watch.session.lag(l)
+			continue
+		}
 		l.watch.session.cancelled(l.watch, r)
 	}
 }
