@@ -41,6 +41,7 @@ func (w *raw) nexts(n int) []*pb.WatchResponse {
 }
 
 func TestRefusedCreatesAreAnsweredAsByEtcd(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	r.put(t, r.etcds[0].Client(), "k", "1")
 	for name, c := range map[string]*pb.WatchCreateRequest{
@@ -72,6 +73,7 @@ func TestRefusedCreatesAreAnsweredAsByEtcd(t *testing.T) {
 }
 
 func TestATakenWatchIDIsRefusedAsByEtcdAndAFreeOneIsFound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	both(t, r, func(w *raw) []*pb.WatchResponse {
 		for _, id := range []int64{1, 1, 0, 0, 5, 0, 5} {
@@ -87,6 +89,7 @@ func TestATakenWatchIDIsRefusedAsByEtcdAndAFreeOneIsFound(t *testing.T) {
 }
 
 func TestCompactionIsAnsweredAsByEtcd(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	live := newFeed(t, t.Context(), r.endpoint)
 	live.add(allOfK) // so that the events are at hand
@@ -114,6 +117,7 @@ func compact(t testing.TB, r *rig, rev int64) {
 // grpc-proxy's broadcasts stay joinable after their upstream watch has ended (section
 // 2.3 b): watchers that come later wait for ever.
 func TestARangeLivesOnAfterItsWatchersWereCompactedAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	all := func(start int64) *pb.WatchCreateRequest {
@@ -138,6 +142,7 @@ func TestARangeLivesOnAfterItsWatchersWereCompactedAway(t *testing.T) {
 }
 
 func TestThirtyClientsAtACompactedRevisionRecover(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	rev := fill(t, r.etcds[0], "k", 100)
 	compact(t, r, rev-50)
@@ -170,6 +175,7 @@ func TestThirtyClientsAtACompactedRevisionRecover(t *testing.T) {
 
 // Half-close: grpc-proxy ends the stream (section 2.3 i).
 func TestAClientThatClosesItsSideGoesOnGettingEvents(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	w := r.raw(t, t.Context())
@@ -187,6 +193,7 @@ func TestAClientThatClosesItsSideGoesOnGettingEvents(t *testing.T) {
 
 // Headers: grpc-proxy makes some up (section 2.3 l).
 func TestEveryHeaderIsFilled(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	st, err := c.Status(t.Context(), r.etcds[0].Endpoint)
@@ -212,6 +219,7 @@ func TestEveryHeaderIsFilled(t *testing.T) {
 }
 
 func TestNothingOfAWatchComesBehindItsCancel(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	fill(t, r.etcds[0], "a", 300)
 	f := newFeed(t, t.Context(), r.endpoint) // fails when an event comes for no watch

@@ -14,6 +14,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 // passToken is the identity by which a transparent server makes itself known.
@@ -34,7 +35,7 @@ type guarded struct {
 
 func newGuarded(t *testing.T) *guarded {
 	t.Helper()
-	g := &guarded{rig: newRig(t, 1, func(o *watch.Options) { o.Identity = passToken })}
+	g := &guarded{rig: newRig(t, 1, func(o *watch.Options) { o.Identity = passToken }, func(c *embed.Config) { c.BcryptCost = 4 })}
 	ctx := t.Context()
 	c := g.etcds[0].Client()
 	must := func(_ any, err error) {
@@ -79,6 +80,7 @@ func (g *guarded) as(t *testing.T, user string) context.Context {
 
 // grpc-proxy watches with the rights of whoever came first (section 2.3 e).
 func TestEveryWatchIsCheckedForTheClientThatAsksAsByEtcd(t *testing.T) {
+	t.Parallel()
 	g := newGuarded(t)
 	in := func(user, key, end string) func() (want, got *pb.WatchResponse) {
 		return func() (want, got *pb.WatchResponse) {
@@ -99,6 +101,7 @@ func TestEveryWatchIsCheckedForTheClientThatAsksAsByEtcd(t *testing.T) {
 }
 
 func TestAnOpenRangeIsNoWayRoundAPermission(t *testing.T) {
+	t.Parallel()
 	g := newGuarded(t)
 	alice, bob, root := newFeed(t, g.as(t, "alice"), g.endpoint), newFeed(t, g.as(t, "bob"), g.endpoint), newFeed(t, g.as(t, "root"), g.endpoint)
 	of := func(key, end string) *pb.WatchCreateRequest {
@@ -139,6 +142,7 @@ func TestAnOpenRangeIsNoWayRoundAPermission(t *testing.T) {
 // not be told from one without rights; a stream that ends is opened again, with a new
 // token.
 func TestAStaleTokenEndsTheStreamSoThatTheClientComesBack(t *testing.T) {
+	t.Parallel()
 	g := newGuarded(t)
 	alice := newFeed(t, g.as(t, "alice"), g.endpoint)
 	alice.add(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("b")})

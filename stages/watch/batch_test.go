@@ -21,14 +21,6 @@ func eventsAt(revs ...int64) []*mvccpb.Event {
 	return out
 }
 
-func revsOf(events []*mvccpb.Event) []int64 {
-	var out []int64
-	for _, ev := range events {
-		out = append(out, ev.Kv.ModRevision)
-	}
-	return out
-}
-
 func TestABatchLeavesOutWhatIsKnown(t *testing.T) {
 	b := newBatch(nil, eventsAt(3, 3, 5, 6))
 	for rev, want := range map[int64]int{0: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 0, 9: 0} {

@@ -71,6 +71,7 @@ func writer(t testing.TB, e *etcdtest.Etcd, prefix string, pause time.Duration) 
 // grpc-proxy takes the header of a replayed batch for how far the watcher is (section
 // 2.3 a of its study) and loses what is left of a replay.
 func TestAWatcherThatCatchesUpBesideALiveOneLosesNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	rec := newRecord(t, r.etcds[0])
 	fill(t, r.etcds[0], "k", 5000)
@@ -109,6 +110,7 @@ func TestAWatcherThatCatchesUpBesideALiveOneLosesNothing(t *testing.T) {
 // A catch-up on a range where nothing happens has only progress to learn from that it
 // is level.
 func TestACatchUpOnAQuietRangeBecomesLive(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	r.put(t, c, "quiet", "1")
@@ -143,9 +145,10 @@ func (f *feed) progressUntil(ok func(rev int64) bool) {
 
 // Catch-ups are bounded; who waits for a place gets one.
 func TestManyCatchUpsShareFewPlaces(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(o *watch.Options) { o.CatchUps = 2; o.HistoryBytes = 1 })
 	rec := newRecord(t, r.etcds[0])
-	rev := fill(t, r.etcds[0], "k", 1200)
+	rev := fill(t, r.etcds[0], "k", 1100)
 	evs := rec.upTo(rev)
 	var feeds []*feed
 	var creates [][]*pb.WatchCreateRequest

@@ -41,6 +41,7 @@ func clusterRig(t *testing.T) (*rig, *etcdproc.Cluster) {
 
 // grpc-proxy does not see that a client wants to be told (section 2.3 f).
 func TestALostQuorumIsToldToThoseWhoAskedAndSatOutByTheOthers(t *testing.T) {
+	t.Parallel()
 	r, cluster := clusterRig(t)
 	c := cluster.Client()
 	put := func(value string) int64 {
@@ -105,6 +106,7 @@ func TestALostQuorumIsToldToThoseWhoAskedAndSatOutByTheOthers(t *testing.T) {
 }
 
 func TestTheDeathOfMembersUnderWritesLosesNothing(t *testing.T) {
+	t.Parallel()
 	r, cluster := clusterRig(t)
 	f := newFeed(t, t.Context(), r.endpoint)
 	for range 20 {

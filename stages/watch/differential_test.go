@@ -32,6 +32,7 @@ type duel struct {
 var seeds = flag.Uint64("seeds", 2, "how many random runs to make of each kind")
 
 func TestRandomOperationsAreAnsweredAsByEtcd(t *testing.T) {
+	t.Parallel()
 	for _, opts := range []func(*watch.Options){nil, func(o *watch.Options) { o.HistoryBytes = 2000; o.Queue = 2; o.QueueBytes = 2000 }} {
 		r := newRig(t, 1, opts)
 		for seed := range *seeds {
@@ -42,7 +43,7 @@ func TestRandomOperationsAreAnsweredAsByEtcd(t *testing.T) {
 					live: map[int64]*pb.WatchCreateRequest{}, starts: map[int64]int64{},
 				}
 				d.begin()
-				for range 150 {
+				for range 100 {
 					d.step()
 				}
 				d.settle()

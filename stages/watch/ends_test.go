@@ -113,6 +113,7 @@ func restless(c pb.WatchClient) {
 }
 
 func TestAStopEndsStreamsWithEtcdsOwnError(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	reading, stuck := newFeed(t, t.Context(), r.endpoint), stalled(t, r, 3)
 	reading.add(allOfK)
@@ -145,6 +146,7 @@ func TestAStopEndsStreamsWithEtcdsOwnError(t *testing.T) {
 }
 
 func TestClientsGoToAnotherServerAndLoseNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	other := &rig{etcds: r.etcds, shards: r.shards, server: watch.New(watch.Options{Table: r.table})}
 	other.serve(t)

@@ -161,8 +161,9 @@ func trial(t *testing.T, r *rig, streams, each int, happen func()) {
 }
 
 func TestARestartInTheMiddleOfWritesLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3, nil)
-	trial(t, r, 10, 30, func() {
+	trial(t, r, 5, 30, func() {
 		for i := range 3 {
 			time.Sleep(100 * time.Millisecond)
 			r.etcds[i%3].Restart()
@@ -172,8 +173,9 @@ func TestARestartInTheMiddleOfWritesLosesAndRepeatsNothing(t *testing.T) {
 }
 
 func TestABrokenOrSilentNetworkLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3, nil)
-	trial(t, r, 10, 30, func() {
+	trial(t, r, 5, 30, func() {
 		for i := range 12 {
 			c := r.cables[i%3]
 			if i%2 == 0 {
@@ -193,32 +195,34 @@ func TestABrokenOrSilentNetworkLosesAndRepeatsNothing(t *testing.T) {
 // Shards replay what a watcher missed in batches of a thousand revisions, each with
 // the present revision in its header.
 func TestALongOutageLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	rec := newRecord(t, r.etcds[0])
 	f := newFeed(t, t.Context(), r.endpoint)
-	for i := range 6 {
-		f.add(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte{'k' + 1 + byte(i%3)}, PrevKv: i == 5})
+	for i := range 4 {
+		f.add(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte{'k' + 1 + byte(i%2)}, PrevKv: i == 3})
 	}
 	r.cables[0].cut()
-	rev := fill(t, r.etcds[0], "k", 4500)
+	rev := fill(t, r.etcds[0], "k", 3500)
 	r.cables[0].mend()
 	evs := rec.upTo(rev)
-	for i := range int64(6) {
-		f.expect(i, pick(evs, &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("z"), PrevKv: i == 5}, 1))
+	for i := range int64(4) {
+		f.expect(i, pick(evs, &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("z"), PrevKv: i == 3}, 1))
 	}
 	f.progressUntil(func(p int64) bool { return p == rev })
 }
 
 func TestANetworkThatBreaksInsideARevisionLeavesItWhole(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil, func(c *embed.Config) { c.MaxRequestBytes = 16 << 10; c.MaxTxnOps = 4096 })
 	c := r.etcds[0].Client()
 	rec := newRecord(t, r.etcds[0])
 	f := newFeed(t, t.Context(), r.endpoint) // fails when a revision comes in two responses
 	all := &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l"), PrevKv: true}
 	f.add(all)
-	for range 8 {
-		fatten(t, c, 150, 8_000)
-		f.until("all there", func() bool { return len(f.events[0])%300 == 150 })
+	for range 5 {
+		fatten(t, c, 100, 8_000)
+		f.until("all there", func() bool { return len(f.events[0])%200 == 100 })
 		r.cables[0].hold() // what passes is in pieces of 32 KB
 		if _, err := c.Delete(t.Context(), "k", clientv3.WithPrefix()); err != nil {
 			t.Fatal(err)
@@ -227,12 +231,13 @@ func TestANetworkThatBreaksInsideARevisionLeavesItWhole(t *testing.T) {
 		time.Sleep(time.Duration(rand.IntN(8000)) * time.Microsecond)
 		r.cables[0].cut()
 		r.cables[0].mend()
-		f.until("all gone", func() bool { return len(f.events[0])%300 == 0 })
+		f.until("all gone", func() bool { return len(f.events[0])%200 == 0 })
 	}
 	f.expect(0, pick(rec.upTo(head(t, c)), all, 1))
 }
 
 func TestAShardThatIsAwayDoesNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2, func(o *watch.Options) { o.SetPatience(300 * time.Millisecond) })
 	f := newFeedOver(t, r)
 	for _, p := range prefixes[:2] {
@@ -260,6 +265,7 @@ func TestAShardThatIsAwayDoesNotHoldUpTheOthers(t *testing.T) {
 }
 
 func TestAShardNeverHeardOfIsRefusedNotWaitedFor(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2, nil)
 	r.cables[1].cut()
 	f := newFeedOver(t, r)
@@ -300,6 +306,7 @@ func compactedWhileCut(t *testing.T, ahead int, keep int64) (*rig, *feed, int64)
 }
 
 func TestAWatchIsCancelledWhenACompactionTookWhatItMissed(t *testing.T) {
+	t.Parallel()
 	r, f, rev := compactedWhileCut(t, 10, 2)
 	f.until("both cancelled", func() bool { return len(f.canceled) == 2 })
 	if m := f.canceled[0]; m.CompactRevision != rev-2 {
@@ -314,6 +321,7 @@ func TestAWatchIsCancelledWhenACompactionTookWhatItMissed(t *testing.T) {
 }
 
 func TestAWatchGoesOnWhenACompactionTookNothingItMissed(t *testing.T) {
+	t.Parallel()
 	// Everything behind the watermark is there, though the watermark itself is not.
 	r, f, rev := compactedWhileCut(t, 3, 2)
 	f.until("all", func() bool { return len(f.events[0]) == 4 && len(f.events[1]) == 4 })
@@ -326,6 +334,7 @@ func TestAWatchGoesOnWhenACompactionTookNothingItMissed(t *testing.T) {
 }
 
 func TestAnUpstreamStreamThatNobodyNeedsGoesAndComesBack(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(o *watch.Options) { o.SetIdle(100 * time.Millisecond); o.ProgressInterval = 20 * time.Millisecond })
 	c := r.etcds[0].Client()
 	for i := range 3 {

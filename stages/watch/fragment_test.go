@@ -35,6 +35,7 @@ func fatten(t *testing.T, c *clientv3.Client, n, size int) {
 // One revision may be larger than what an etcd sends at once: here 200 deletes with
 // the 30 KB that each key had.
 func TestLargeRevisionsAreCutAsByEtcd(t *testing.T) {
+	t.Parallel()
 	r := fragments(t)
 	c := r.etcds[0].Client()
 	fatten(t, c, 200, 30_000)
@@ -78,6 +79,7 @@ func TestLargeRevisionsAreCutAsByEtcd(t *testing.T) {
 }
 
 func TestALargeReplayKeepsRevisionsWhole(t *testing.T) {
+	t.Parallel()
 	r := fragments(t)
 	c := r.etcds[0].Client()
 	rec := newRecord(t, r.etcds[0])

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcegraph/conc"
+
+	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -137,4 +140,44 @@ func TestLegsAreTakenInOrder(t *testing.T) {
 	if got := []*leg{pop(&legs), pop(&legs), pop(&legs)}; !slices.Equal(got, []*leg{a, b, nil}) {
 		t.Fatal(got)
 	}
+}
+
+// Whoever takes the mutexes of hub, trunk and group against each other stops here.
+func TestNobodyWaitsForALockInACircle(t *testing.T) {
+	s := New(Options{Table: oneShard(t)})
+	var h *hub
+	for _, h = range s.hubs {
+		h.closed = true // nothing runs, the locks are all there is
+	}
+	var wg conc.WaitGroup
+	for n := range 6 {
+		wg.Go(func() {
+			for i := range 3000 {
+				tr := h.acquire(nil)
+				l := &leg{hub: h, trunk: tr, next: int64(i), watch: &watch{}, id: rangeID{key: string(rune('a' + n%2))}}
+				h.observe(int64(i))
+				h.attach(l)
+				if i%10 == 0 {
+					s.Stats()
+				}
+				l.complete()
+				tr.leave(l)
+				tr.release()
+				tr.retire()
+			}
+		})
+	}
+	wg.Wait()
+	if st := s.Stats(); st.Upstream["a"] != 0 {
+		t.Fatalf("%+v", st)
+	}
+}
+
+func oneShard(t *testing.T) *stages.Table {
+	t.Helper()
+	table, err := stages.NewTable([]stages.Route{{Shards: []string{"a"}}}, []*stages.Shard{{Name: "a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
 }

@@ -103,12 +103,6 @@ func (l *leg) kill() {
 	l.mu.Unlock()
 }
 
-func (l *leg) isDead() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.dead
-}
-
 // sift leaves the events the client asked to see, in the form it asked for. With
 // nothing to change the batch's own slice is shared.
 func (w *watch) sift(b *batch) []*mvccpb.Event {

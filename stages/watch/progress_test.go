@@ -55,25 +55,30 @@ func TestProgressIsNeverAheadOfEvents(t *testing.T) {
 	stop := storm(t, r.etcds[0], "a")
 	var feeds []*feed
 	var asked [][]*pb.WatchCreateRequest
-	for range 4 {
+	for range 3 {
 		f := newFeed(t, t.Context(), r.endpoint)
 		var cs []*pb.WatchCreateRequest
-		for i := range 150 {
+		for i := range 80 {
 			key, end := randomRange(1)
 			c := &pb.WatchCreateRequest{Key: []byte(key), RangeEnd: []byte(end), ProgressNotify: i%2 == 0}
 			if i%3 > 0 {
 				c.StartRevision = 1 + rand.Int64N(50)
 			}
-			f.raw.progress() // races with the create
+			if i%4 == 0 { // races with the create, on either side of it
+				f.raw.progress()
+			}
 			f.create(c)
+			if i%4 > 0 {
+				f.raw.progress()
+			}
 			cs = append(cs, c)
 			f.drain(2 * time.Millisecond)
 		}
 		feeds, asked = append(feeds, f), append(asked, cs)
 	}
-	for i := range 40 {
-		feeds[i%4].raw.progress()
-		feeds[i%4].drain(10 * time.Millisecond)
+	for i := range 30 {
+		feeds[i%3].raw.progress()
+		feeds[i%3].drain(10 * time.Millisecond)
 	}
 	stop()
 	evs := rec.upTo(head(t, r.etcds[0].Client()))
@@ -91,6 +96,7 @@ func TestProgressIsNeverAheadOfEvents(t *testing.T) {
 
 // A shard that is busy is no reason to leave progress requests unanswered.
 func TestProgressIsAnsweredUnderHeavyWrites(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3, nil)
 	f := newFeedOver(t, r)
 	f.add(&pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}})
@@ -119,6 +125,7 @@ func say(rev int64) func(context.Context, stages.Call) (stages.Reply, error) {
 }
 
 func TestAWatchStartsBehindAPutThatWasAcknowledgedElsewhere(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	r.put(t, c, "k", "1") // 2
@@ -147,16 +154,17 @@ func TestAWatchStartsBehindAPutThatWasAcknowledgedElsewhere(t *testing.T) {
 }
 
 func TestNowIsBehindEveryAcknowledgedPut(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	call := r.server.Observe(func(ctx context.Context, c stages.Call) (stages.Reply, error) {
 		p, err := pb.NewKVClient(c.Shard.Conn).Put(ctx, c.Request.GetRequestPut())
 		return stages.Reply{Shard: c.Shard, Response: &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: p}}}, err
 	})
 	p := pool.New().WithErrors()
-	for i := range 8 {
+	for i := range 6 {
 		f := newFeed(t, t.Context(), r.endpoint)
 		p.Go(func() error {
-			for n := range 60 {
+			for n := range 30 {
 				put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("k"), Value: fmt.Appendf(nil, "%d.%d", i, n)}}}
 				reply, err := call(context.Background(), stages.Call{Shard: r.shards[0], Request: put})
 				if err != nil {
@@ -189,6 +197,7 @@ func responseRev(r stages.Reply) int64 { return r.Response.GetResponsePut().GetH
 
 // The routine question keeps quiet ranges ahead of compactions.
 func TestAQuietRangeSurvivesACompactionAndABrokenNetwork(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(o *watch.Options) { o.ProgressInterval = 20 * time.Millisecond })
 	c := r.etcds[0].Client()
 	f := newFeed(t, t.Context(), r.endpoint)

@@ -46,18 +46,18 @@ var allOfK = &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l")}
 // grpc-proxy holds everybody up for a client that does not read, and then ends its
 // stream (section 2.3 h).
 func TestAClientThatDoesNotReadCostsBoundedMemoryAndNobodyElseAnything(t *testing.T) {
-	r := newRig(t, 1, func(o *watch.Options) { o.QueueBytes = 1 << 20 })
+	r := newRig(t, 1, func(o *watch.Options) { o.QueueBytes = 256 << 10 })
 	rec := newRecord(t, r.etcds[0])
 	var slow []*feed
 	for range 3 {
-		slow = append(slow, stalled(t, r, 6))
+		slow = append(slow, stalled(t, r, 4))
 	}
 	healthy := newFeed(t, t.Context(), r.endpoint)
 	id := healthy.add(allOfK).WatchId
 	c := r.etcds[0].Client()
 	var worst time.Duration
-	for i := range 25 {
-		load(t, c, 100, 2000)
+	for i := range 12 {
+		load(t, c, 80, 2000)
 		began := time.Now()
 		r.put(t, c, "kmark", fmt.Sprint(i))
 		healthy.until("the mark", func() bool {
@@ -66,7 +66,7 @@ func TestAClientThatDoesNotReadCostsBoundedMemoryAndNobodyElseAnything(t *testin
 		})
 		worst = max(worst, time.Since(began))
 		items, bytes := r.server.Waiting()
-		if items > 3*(128+6)+128 || bytes > 4<<20 {
+		if items > 3*(128+4)+128 || bytes > 4*256<<10 {
 			t.Fatalf("%d responses, %d bytes wait", items, bytes)
 		}
 	}
@@ -80,7 +80,7 @@ func TestAClientThatDoesNotReadCostsBoundedMemoryAndNobodyElseAnything(t *testin
 	evs := rec.upTo(head(t, c))
 	for _, f := range slow {
 		f.resume()
-		for i := range 6 {
+		for i := range 4 {
 			f.expect(int64(i), pick(evs, &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l"), PrevKv: i%2 == 1}, 1))
 		}
 	}
@@ -94,6 +94,7 @@ func TestAClientThatDoesNotReadCostsBoundedMemoryAndNobodyElseAnything(t *testin
 }
 
 func TestAClientThatReadsAgainIsServedFromHistory(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(o *watch.Options) { o.Queue = 4; o.HistoryBytes = 64 << 20; o.QueueBytes = 16 << 10 })
 	rec := newRecord(t, r.etcds[0])
 	f := stalled(t, r, 50)
@@ -109,9 +110,10 @@ func TestAClientThatReadsAgainIsServedFromHistory(t *testing.T) {
 }
 
 func TestASlowClientOvertakenByACompactionIsToldSo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(o *watch.Options) { o.HistoryBytes = 1; o.QueueBytes = 1 << 20 })
 	f := stalled(t, r, 3)
-	rev := load(t, r.etcds[0].Client(), 4000, 2000)
+	rev := load(t, r.etcds[0].Client(), 2000, 2000)
 	compact(t, r, rev)
 	f.resume()
 	f.until("cancelled", func() bool { return len(f.canceled) == 3 })
@@ -130,6 +132,7 @@ func TestASlowClientOvertakenByACompactionIsToldSo(t *testing.T) {
 
 // A response may be larger than half of what may wait, even than all of it.
 func TestResponsesLargerThanTheQueueGetThroughWithoutSpinning(t *testing.T) {
+	t.Parallel()
 	for name, history := range map[string]int64{"from history": 64 << 20, "by catch-up": 1} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, 1, func(o *watch.Options) { o.QueueBytes = 100 << 10; o.HistoryBytes = history })

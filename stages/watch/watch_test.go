@@ -10,6 +10,7 @@ import (
 )
 
 func TestNowBeginsBehindTheCreatedHeader(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	r.put(t, c, "k", "before")
@@ -26,17 +27,17 @@ func TestNowBeginsBehindTheCreatedHeader(t *testing.T) {
 }
 
 func TestStartRevisionGivesExactlyTheEventsFromThere(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
-	c := r.etcds[0].Client()
-	for i := range 3000 {
-		r.put(t, c, "k", fmt.Sprint(i)) // revisions 2..3001
+	if rev := fill(t, r.etcds[0], "k", 3000); rev != 3001 {
+		t.Fatal(rev)
 	}
 	live := r.raw(t, t.Context())
-	live.create(&pb.WatchCreateRequest{Key: []byte("k")})
+	live.create(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l")})
 	live.next()
 	w := r.raw(t, t.Context())
 	for _, start := range []int64{1, 2, 1500, 3001, 3002, 3005} {
-		w.create(&pb.WatchCreateRequest{Key: []byte("k"), StartRevision: start})
+		w.create(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l"), StartRevision: start})
 		id := w.next().WatchId
 		var got []string
 		if n := int(3001 - max(start, 2) + 1); n > 0 {
@@ -55,6 +56,7 @@ func TestStartRevisionGivesExactlyTheEventsFromThere(t *testing.T) {
 }
 
 func TestWatchOverShardsMergesTheirEvents(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3, nil)
 	w := r.raw(t, t.Context())
 	w.create(&pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}})
@@ -76,6 +78,7 @@ func TestWatchOverShardsMergesTheirEvents(t *testing.T) {
 }
 
 func TestProgressFollowsTheEvents(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	w := r.raw(t, t.Context())
@@ -93,6 +96,7 @@ func TestProgressFollowsTheEvents(t *testing.T) {
 }
 
 func TestWatchSurvivesARestartOfItsShard(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2, nil)
 	w := r.raw(t, t.Context())
 	w.create(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("b")})
@@ -114,6 +118,7 @@ func TestWatchSurvivesARestartOfItsShard(t *testing.T) {
 }
 
 func TestTenThousandWatchersShareOneUpstreamWatcher(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, nil)
 	c := r.etcds[0].Client()
 	const streams, each = 50, 200
