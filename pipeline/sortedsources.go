@@ -193,7 +193,7 @@ func (m *pageMerge[T]) flush(ctx context.Context) error {
 // stop cancels every source, then waits for all.
 func (m *pageMerge[T]) stop() {
 	for _, up := range m.ups {
-		up.cancel(up.left)
+		up.leave()
 	}
 	for _, up := range m.ups {
 		up.stop()

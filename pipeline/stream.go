@@ -105,6 +105,7 @@ func Run[T any](ctx context.Context, src Source[T], n int, sink Sink[T]) error {
 // upstream is a source that runs on a goroutine of its own.
 type upstream[T any] struct {
 	ch     chan T
+	caller context.Context
 	cancel context.CancelCauseFunc
 	wg     conc.WaitGroup
 	left   *downstreamLeft // the cause it is cancelled with
@@ -119,7 +120,7 @@ type upstream[T any] struct {
 
 // start runs src into a channel of capacity n, which is closed when src has ended.
 func start[T any](ctx context.Context, src Source[T], n int) *upstream[T] {
-	up := &upstream[T]{ch: make(chan T, n), left: new(downstreamLeft)}
+	up := &upstream[T]{ch: make(chan T, n), caller: ctx, left: new(downstreamLeft)}
 	ctx, up.cancel = context.WithCancelCause(ctx)
 	up.wg.Go(func() {
 		defer close(up.ch)
@@ -140,9 +141,19 @@ func (up *upstream[T]) feed(ctx context.Context, sink Sink[T]) error {
 	return sink(ctx, up.ch)
 }
 
+// leave cancels the source because downstream left. If the caller's context is done,
+// that came first, even where it has not reached the source yet.
+func (up *upstream[T]) leave() {
+	if up.caller.Err() != nil {
+		up.cancel(context.Cause(up.caller))
+		return
+	}
+	up.cancel(up.left)
+}
+
 // stop cancels the source and waits until it has ended.
 func (up *upstream[T]) stop() {
-	up.cancel(up.left)
+	up.leave()
 	if r := up.wg.WaitAndRecover(); r != nil {
 		up.panicked = r
 	}
