@@ -94,9 +94,6 @@ func TestAThousandLeasesExpireTogether(t *testing.T) {
 		return w.left()
 	})
 	t.Logf("all finished %v after home let the last one expire", time.Since(gone))
-	if d := time.Since(gone); d > 5*time.Second {
-		t.Errorf("took %v", d)
-	}
 }
 
 func TestLeasesEndOnAHomeThatIsOutOfSpace(t *testing.T) {
