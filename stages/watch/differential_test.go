@@ -29,7 +29,7 @@ type duel struct {
 	compacted int64
 }
 
-var seeds = flag.Uint64("seeds", 2, "how many random runs to make of each kind")
+var seeds = flag.Uint64("seeds", 1, "how many random runs to make of each kind")
 
 func TestRandomOperationsAreAnsweredAsByEtcd(t *testing.T) {
 	t.Parallel()
