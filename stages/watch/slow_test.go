@@ -111,9 +111,9 @@ func TestAClientThatReadsAgainIsServedFromHistory(t *testing.T) {
 
 func TestASlowClientOvertakenByACompactionIsToldSo(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, func(o *watch.Options) { o.HistoryBytes = 1; o.QueueBytes = 1 << 20 })
+	r := newRig(t, 1, func(o *watch.Options) { o.HistoryBytes = 1; o.QueueBytes = 256 << 10 })
 	f := stalled(t, r, 3)
-	rev := load(t, r.etcds[0].Client(), 2000, 2000)
+	rev := load(t, r.etcds[0].Client(), 1200, 2000)
 	compact(t, r, rev)
 	f.resume()
 	f.until("cancelled", func() bool { return len(f.canceled) == 3 })
