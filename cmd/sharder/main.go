@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/sharder/sharder/conf"
@@ -70,7 +71,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	if err := serve(ctx, cfg, stdout, log); err != nil {
-		fmt.Fprintln(stderr, "sharder:", err)
+		fmt.Fprintln(stderr, "sharder: "+strings.TrimPrefix(err.Error(), "sharder: "))
 		return exitFailed
 	}
 	return 0
