@@ -3,9 +3,11 @@
 package etcdproc
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -71,8 +73,36 @@ func (c *Cluster) Kill(i int) { c.t.Helper(); c.finish(i, syscall.SIGKILL) }
 // Stop ends a member in order (SIGTERM). It returns when the process is gone.
 func (c *Cluster) Stop(i int) { c.t.Helper(); c.finish(i, syscall.SIGTERM) }
 
-// Pause freezes a member: its sockets stay open, nothing answers.
-func (c *Cluster) Pause(i int) { c.t.Helper(); c.signal(i, syscall.SIGSTOP) }
+// Pause freezes a member: its sockets stay open, nothing answers. It returns when every
+// thread has stopped; the signal alone leaves those that run a moment to answer.
+func (c *Cluster) Pause(i int) {
+	c.t.Helper()
+	c.signal(i, syscall.SIGSTOP)
+	for deadline := time.Now().Add(5 * time.Second); !stopped(c.members[i].cmd.Process.Pid); {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("etcd %d: does not stop", i)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// stopped reports whether all threads of a process are. Where the system doesn't say, it
+// gives them the time to.
+func stopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if len(stats) == 0 {
+		time.Sleep(100 * time.Millisecond)
+		return true
+	}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		_, state, ok := strings.Cut(string(text), ") ")
+		if err == nil && ok && !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
+}
 
 // Resume thaws a frozen member.
 func (c *Cluster) Resume(i int) { c.t.Helper(); c.signal(i, syscall.SIGCONT) }
