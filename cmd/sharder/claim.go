@@ -18,7 +18,8 @@ import (
 // configuration, or not stamped at all and then stamped now; and it must hold no key
 // that these routes look for elsewhere.
 
-// claimTimeout bounds one attempt to check all stamps.
+// claimTimeout bounds one round over all stamps. Looking for misplaced keys takes as long
+// as it takes.
 const claimTimeout = 10 * time.Second
 
 // claimPause is the time between two attempts while a shard is out of reach.
@@ -27,45 +28,57 @@ const claimPause = time.Second
 // claim opens the gates. A single shard without order is not stamped: there is nothing
 // to disagree about, and nothing is written that a client did not write.
 //
-// It returns nil when every gate is open or, once serve may begin, after the first
-// attempt; then more says that it must be called again. An error other than a shard
-// out of reach is final.
+// more says that a shard was out of reach and claim must be called again; those that
+// could be checked are open then. An error is final: a stamp or a key speaks against us.
 func (f *fleet) claim(ctx context.Context, log *slog.Logger) (more bool, err error) {
 	if len(f.gates) == 1 {
 		f.gates[0].open.Store(true)
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
-	defer cancel()
 	stamped, unreached, err := f.readStamps(ctx)
 	if err != nil {
 		return false, err
-	}
-	for i, why := range unreached {
-		f.gates[i].keep(why)
-		log.Warn("shard is out of reach; its keys are refused until its stamp can be checked", "shard", f.shards[i].Name, "error", why)
 	}
 	for i := range f.shards {
 		if unreached[i] != nil || f.gates[i].open.Load() {
 			continue
 		}
-		if err := f.misplaced(ctx, i, !stamped[i]); err != nil {
+		switch err := f.misplaced(ctx, i, !stamped[i]); {
+		case outOfReach(err):
+			unreached[i] = err
+		case err != nil:
 			return false, err
-		}
-		if stamped[i] {
+		case stamped[i]:
 			f.gates[i].open.Store(true)
 		}
+	}
+	for i, why := range unreached {
+		f.gates[i].keep(why)
+		log.Warn("shard is out of reach; its keys are refused until its stamp can be checked", "shard", f.shards[i].Name, "error", why)
 	}
 	if len(unreached) > 0 {
 		return true, nil
 	}
-	if _, err := backend.Claim(ctx, f.conns(), f.stamps()); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	switch _, err := backend.Claim(ctx, f.conns(), f.stamps()); {
+	case outOfReach(err):
+		log.Warn("the shards could not all be stamped yet", "error", err)
+		return true, nil
+	case err != nil:
 		return false, err
 	}
 	for _, g := range f.gates {
 		g.open.Store(true)
 	}
 	return false, nil
+}
+
+// outOfReach tells a shard that did not answer from one whose answer speaks against us.
+func outOfReach(err error) bool {
+	var carrier interface{ GRPCStatus() *status.Status }
+	var mismatch *backend.StampMismatch
+	return errors.As(err, &carrier) && !errors.As(err, &mismatch)
 }
 
 // claimRest goes on until every gate is open, ctx ends, or a stamp speaks against us.
@@ -89,15 +102,16 @@ func (f *fleet) claimRest(ctx context.Context, log *slog.Logger) error {
 // readStamps reads the stamps of all shards that can be reached; one that is not ours
 // is an error.
 func (f *fleet) readStamps(ctx context.Context) (stamped map[int]bool, unreached map[int]error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
 	stamped, unreached = map[int]bool{}, map[int]error{}
 	var faults []error
 	deployment := ""
 	for i, want := range f.stamps() {
 		want.Deployment = deployment
 		got, found, err := backend.LookupStamp(ctx, f.clusters[i], want)
-		var status interface{ GRPCStatus() *status.Status }
 		switch {
-		case errors.As(err, &status):
+		case outOfReach(err):
 			unreached[i] = err
 		case err != nil:
 			faults = append(faults, err)
