@@ -14,7 +14,7 @@ const own = "sharder itself"
 type claim struct {
 	address
 	node  *node
-	owner string // own or `shard "a"`
+	owner string // own, OrderName or `shard "a"`
 	local bool   // something of this process listens there
 }
 
@@ -35,7 +35,7 @@ func (a claim) same(b claim) bool {
 }
 
 // claims are all the addresses of the file that are well-formed: those of sharder
-// itself first, then those of the shards, in the order of the file.
+// itself first, then those of the shards, in the order of the file, and of [order].
 func (s *schema) claims(root *node) []claim {
 	var all []claim
 	listens := func(text string, n *node, owner string) {
@@ -50,8 +50,7 @@ func (s *schema) claims(root *node) []claim {
 	for _, text := range s.c.Listen {
 		listens(text, listen, owner)
 	}
-	for i, sh := range s.c.Shards {
-		n, owner := s.nodes[i], fmt.Sprintf("shard %q", sh.Name)
+	cluster := func(sh *Shard, n *node, owner string) {
 		if sh.Listen != "" {
 			listens(sh.Listen, n.kid("listen"), owner)
 		}
@@ -60,6 +59,12 @@ func (s *schema) claims(root *node) []claim {
 				all = append(all, claim{address: a, node: n.kid("endpoints"), owner: owner})
 			}
 		}
+	}
+	for i := range s.c.Shards {
+		cluster(&s.c.Shards[i], s.nodes[i], fmt.Sprintf("shard %q", s.c.Shards[i].Name))
+	}
+	if s.c.Order != nil {
+		cluster(&s.c.Order.Shard, s.ordering, OrderName)
 	}
 	return all
 }
@@ -92,6 +97,8 @@ func (s *schema) clash(c, other claim) {
 		remedy = "give each its own port"
 	case c.owner != other.owner && strings.HasPrefix(other.owner, own):
 		remedy = "sharder can't be a shard of itself; write where the etcd listens, or change listen"
+	case c.owner == OrderName:
+		remedy = "the order has an etcd cluster of its own; a shard can't be that"
 	case c.owner != other.owner:
 		remedy = "one etcd can't be two shards; name it once"
 	}

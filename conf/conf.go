@@ -10,8 +10,8 @@ type Config struct {
 	// Listen (listen) holds the addresses, host:port, where etcd clients connect.
 	// At least one; port 0 means any free port.
 	Listen []string
-	// DataDir (data_dir) is the directory where embedded shards keep their data,
-	// one directory per shard in it. Empty unless the file sets it.
+	// DataDir (data_dir) is the directory where embedded shards and an embedded order
+	// cluster keep their data, one directory for each in it. Empty unless the file sets it.
 	DataDir string
 	// DrainTimeout (drain_timeout) bounds how long requests in flight may go on
 	// once sharder was asked to stop.
@@ -25,8 +25,11 @@ type Config struct {
 	// Lease is the table [lease].
 	Lease Lease
 	// Shards holds the tables [shards.NAME] in the order of the file. There is at
-	// least one; the first is the home of leases.
+	// least one; without Order the first is the home of leases.
 	Shards []Shard
+	// Order is the table [order]; nil if there is none, and then each shard has
+	// revisions of its own.
+	Order *Order
 	// Routes is the table [routes], sorted by key; the first key is always empty.
 	Routes []Route
 }

@@ -68,6 +68,16 @@ catch_ups = 9
 progress_interval = "10s"
 [lease]
 keep_alive_streams = 11
+[order]
+endpoints = ["order.example.com:2379"]
+username = "order"
+password_file = "pw-order"
+timeout = "15s"
+first_revision = 1600
+auto_compaction_mode = "revision"
+auto_compaction_retention = "17"
+commit_interval = "18ms"
+checkpoint_entries = 19
 [shards.z]
 endpoints = ["https://etcd-1.example.com:2379"]
 username = "root"
@@ -96,8 +106,16 @@ listen = "127.0.0.1:14"
 			{Name: "a", Embedded: true, Listen: "127.0.0.1:14", HealthInterval: time.Second, Timeout: 30 * time.Second},
 		},
 		Routes: []Route{
-			{Key: []byte{}, Shards: []string{"z"}, Line: 31},
-			{Key: []byte("a"), Shards: []string{"a", "z"}, Hash: true, Line: 32},
+			{Key: []byte{}, Shards: []string{"z"}, Line: 41},
+			{Key: []byte("a"), Shards: []string{"a", "z"}, Hash: true, Line: 42},
+		},
+		Order: &Order{
+			Shard: Shard{
+				Name: "[order]", Endpoints: []string{"order.example.com:2379"},
+				Username: "order", PasswordFile: "pw-order", HealthInterval: time.Second, Timeout: 15 * time.Second,
+			},
+			FirstRevision: 1600, AutoCompaction: AutoCompaction{Revisions: 17},
+			CommitInterval: 18 * time.Millisecond, CheckpointEntries: 19,
 		},
 	})
 }
@@ -174,7 +192,7 @@ func TestAByteOrderMarkAndCarriageReturnsDoNotMoveLines(t *testing.T) {
 	_, err := Parse("f", []byte("\xef\xbb\xbf[shards.a]\r\nx = 1\r\nendpoints = [\r\n\"10.0.0.1:1\"]\r\n[y]\r\n"))
 	equal(t, strings.Split(err.Error(), "\n"), []string{
 		`f:2: shards.a.x: no such key; the keys here are embedded, endpoints, health_interval, listen, password_file, timeout, tls, username`,
-		`f:5: y: no table that this version knows is called "y"; the tables are lease, limits, routes, shards.NAME, watch`,
+		`f:5: y: no table that this version knows is called "y"; the tables are lease, limits, order, routes, shards.NAME, watch`,
 	})
 	_, err = Parse("", []byte("a = 1 1\r\n"))
 	if !strings.HasPrefix(err.Error(), "configuration:1: ") || strings.Contains(err.Error(), "\r") {

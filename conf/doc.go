@@ -24,6 +24,12 @@
 // the directory of the configuration file. They are kept as they are written;
 // whoever opens them reports what is wrong with the files.
 //
+// # Order
+//
+// With the table [order] all shards have one revision ([Order]), without it each has
+// its own. Shards are numbered by their place in the file, and the numbers are written
+// down when a deployment begins: with [order] the order of the tables must stay.
+//
 // # Routes
 //
 // A line of [routes] says where a range of keys begins; the range goes up to the

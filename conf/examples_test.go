@@ -27,7 +27,8 @@ func TestEveryExampleIsAConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shards := map[string]int{"shards.toml": 3, "external.toml": 3, "hash.toml": 3, "single.toml": 1}
+	shards := map[string]int{"shards.toml": 3, "external.toml": 3, "hash.toml": 3, "independent.toml": 3, "single.toml": 1}
+	ordered := map[string]bool{"shards.toml": true, "external.toml": true, "hash.toml": true}
 	equal(t, files, slices.Sorted(maps.Keys(shards)))
 	for _, file := range files {
 		c, err := Load(file)
@@ -36,6 +37,9 @@ func TestEveryExampleIsAConfiguration(t *testing.T) {
 		}
 		if len(c.Shards) != shards[file] {
 			t.Errorf("%s has %d shards, want %d", file, len(c.Shards), shards[file])
+		}
+		if (c.Order != nil) != ordered[file] {
+			t.Errorf("%s has the order %+v", file, c.Order)
 		}
 	}
 }
@@ -64,6 +68,9 @@ func TestTheFirstExampleSpreadsAppleJuiceAndZebra(t *testing.T) {
 		if !sh.Embedded {
 			t.Errorf("shard %s is not embedded", sh.Name)
 		}
+	}
+	if !c.Order.Embedded {
+		t.Error("the order cluster is not embedded")
 	}
 }
 

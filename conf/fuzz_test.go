@@ -51,6 +51,7 @@ func checkRules(t *testing.T, c *Config) {
 		}
 		unused[sh.Name] = true
 	}
+	checkOrderRules(t, c)
 	for i, r := range c.Routes {
 		if r.Hash != (len(r.Shards) > 1) || i > 0 && bytes.Compare(c.Routes[i-1].Key, r.Key) >= 0 {
 			t.Errorf("not a line, or not in order: %+v", r)
@@ -64,5 +65,27 @@ func checkRules(t *testing.T, c *Config) {
 	}
 	if len(unused) != 0 {
 		t.Errorf("shards without a route: %v", unused)
+	}
+}
+
+// checkOrderRules checks what is true of [order] in every Config.
+func checkOrderRules(t *testing.T, c *Config) {
+	o := c.Order
+	if o == nil {
+		return
+	}
+	if o.Name != OrderName || o.Embedded == (len(o.Endpoints) > 0) || o.Embedded && c.DataDir == "" {
+		t.Errorf("not an order cluster: %+v", o)
+	}
+	if o.FirstRevision < 1 || o.FirstRevision > maxRevision || o.CommitInterval < 0 || o.CheckpointEntries < 1 {
+		t.Errorf("out of bounds: %+v", o)
+	}
+	if a := o.AutoCompaction; a.Period < 0 || a.Revisions < 0 || a.Period > 0 && a.Revisions > 0 {
+		t.Errorf("not a way to compact: %+v", a)
+	}
+	for _, r := range c.Routes {
+		if len(r.Key) > 0 && r.Key[0] == 0 {
+			t.Errorf("a route begins in what is sharder's own: %+v", r)
+		}
 	}
 }

@@ -145,7 +145,7 @@ func (s *schema) checkRoute(l line, used map[string]bool) {
 			s.wrong(l.node, fmt.Sprintf("no shard is called %q", name), choice(name, names, "shards"))
 		}
 	}
-	if len(names) > 1 && len(l.Key) > 0 && l.Key[0] == 0 {
+	if (len(names) > 1 || s.c.Order != nil) && len(l.Key) > 0 && l.Key[0] == 0 {
 		s.wrong(l.node, "keys that begin with a NUL byte are sharder's own, clients can't name them", "take the line out, or begin the range later")
 	}
 }

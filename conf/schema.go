@@ -11,11 +11,14 @@ import (
 // The bounds of what a file may say. The upper ones only keep slips of the finger
 // from becoming memory.
 const (
-	many    = 1_000_000 // requests, calls or batches
+	many    = 1_000_000 // requests, calls, batches or entries
 	streams = 10_000
 	moment  = time.Millisecond
 	probes  = 10 * time.Millisecond // the smallest pause between two questions to a shard
 	day     = 24 * time.Hour
+
+	maxRevision = 1 << 60   // leaves room for a write per nanosecond, for 200 years
+	maxPeriod   = 365 * day // of history
 )
 
 // field is what the file may say under one key: a value that read takes, or a table
@@ -31,10 +34,11 @@ type fields map[string]field
 // schema reads the nodes of a file into a Config and notes what doesn't fit.
 type schema struct {
 	*report
-	c      *Config
-	nodes  []*node // the table of each of c.Shards
-	lines  []line  // what could be read of [routes]
-	strays bool    // something is wrong with the names in [routes], so nobody knows who is missing there
+	c        *Config
+	nodes    []*node // the table of each of c.Shards
+	ordering *node   // the table of c.Order
+	lines    []line  // what could be read of [routes]
+	strays   bool    // something is wrong with the names in [routes], so nobody knows who is missing there
 }
 
 // top is the whole file.
@@ -48,6 +52,7 @@ func (s *schema) top() fields {
 		"limits":            {fields: s.limits(&c.Limits)},
 		"watch":             {fields: s.watch(&c.Watch)},
 		"lease":             {fields: fields{"keep_alive_streams": {read: s.count(&c.Lease.KeepAliveStreams, 1, streams)}}},
+		"order":             {read: s.order, fields: s.orderFields(new(Order))},
 		"shards":            {read: s.shards, fields: s.shard(new(Shard))},
 		"routes":            {read: s.routes},
 	}
@@ -119,7 +124,7 @@ func (s *schema) unknown(n *node, f fields) {
 	}
 	names, kind := slices.Collect(maps.Keys(f)), "keys here"
 	if n.table && len(n.key) == 1 && nearest(n.name(), names) == "" {
-		names, kind = []string{"limits", "watch", "lease", "shards.NAME", "routes"}, "tables"
+		names, kind = []string{"limits", "watch", "lease", "order", "shards.NAME", "routes"}, "tables"
 	}
 	if home := s.home(n); home != "" && nearest(n.name(), names) == "" {
 		s.wrong(n, what+" here", home)
@@ -137,14 +142,13 @@ func (s *schema) home(n *node) string {
 		}
 		return "it belongs to the top of the file, above the first [table]"
 	}
+	if _, ok := top["shards"].fields[name]; ok { // before [order], which has the same keys
+		return "it belongs to [shards.NAME]"
+	}
 	for _, table := range slices.Sorted(maps.Keys(top)) {
-		if _, ok := top[table].fields[name]; !ok {
-			continue
+		if _, ok := top[table].fields[name]; ok {
+			return fmt.Sprintf("it belongs to [%s]", table)
 		}
-		if table == "shards" {
-			table = "shards.NAME"
-		}
-		return fmt.Sprintf("it belongs to [%s]", table)
 	}
 	return ""
 }

@@ -53,44 +53,47 @@ func (s *schema) validate(root *node) {
 	homeless := root.kid("data_dir") == nil
 	for i, n := range s.nodes {
 		if s.c.Shards[i].Embedded {
-			s.checkEmbedded(n, homeless)
+			s.checkEmbedded(n, homeless, "the shard")
 			homeless = false // saying it once will do
 		} else {
-			s.checkExternal(&s.c.Shards[i], n)
+			s.checkExternal(&s.c.Shards[i], n, "the shard")
 		}
+	}
+	if s.c.Order != nil {
+		s.checkOrder(homeless)
 	}
 	s.checkAddresses(root)
 	s.checkRoutes(root)
 }
 
-// checkEmbedded checks a shard that says embedded = true. homeless says that it has
-// nowhere to keep its data.
-func (s *schema) checkEmbedded(n *node, homeless bool) {
+// checkEmbedded checks a cluster, called what, that says embedded = true. homeless says
+// that it has nowhere to keep its data.
+func (s *schema) checkEmbedded(n *node, homeless bool, what string) {
 	for _, name := range []string{"endpoints", "tls", "username", "password_file"} {
 		if kid := n.kid(name); kid != nil {
-			s.wrong(kid, "the shard is embedded, so this has no meaning", `take it out, or take out "embedded"`)
+			s.wrong(kid, what+" is embedded, so this has no meaning", `take it out, or take out "embedded"`)
 		}
 	}
 	if homeless {
-		s.wrong(n.kid("embedded"), "an embedded shard needs a directory for its data",
+		s.wrong(n.kid("embedded"), what+" is embedded and needs a directory for its data",
 			`write data_dir = "data" at the top of the file`)
 	}
 }
 
-// checkExternal checks a shard that isn't embedded.
-func (s *schema) checkExternal(sh *Shard, n *node) {
+// checkExternal checks a cluster, called what, that isn't embedded.
+func (s *schema) checkExternal(sh *Shard, n *node, what string) {
 	if e := n.kid("embedded"); e != nil && e.value != false {
-		return // wrong already: nobody knows what the shard is
+		return // wrong already: nobody knows what it is
 	}
 	if n.kid("endpoints") == nil {
-		s.wrong(n, "the shard has neither endpoints nor embedded = true",
+		s.wrong(n, what+" has neither endpoints nor embedded = true",
 			`write endpoints = ["10.0.0.1:2379"] with the addresses of its members, or embedded = true`)
 	}
 	if l := n.kid("listen"); l != nil {
-		s.wrong(l, "only an embedded shard listens", "write the addresses of the members as endpoints, or embedded = true")
+		s.wrong(l, "only an embedded etcd listens", "write the addresses of the members as endpoints, or embedded = true")
 	}
 	s.together(n, "username", "password_file")
-	if u := n.kid("username"); u != nil && len(s.nodes) == 1 {
+	if u := n.kid("username"); u != nil && len(s.nodes) == 1 && s.c.Order == nil {
 		s.wrong(u, "with one shard clients authenticate themselves, and sharder passes that on: with a user of its own every stranger would have that user's rights",
 			"take username and password_file out")
 	}
@@ -129,7 +132,7 @@ func (s *schema) checkSchemes(sh *Shard, n *node) {
 	case tls != nil && tls.table && len(tls.kids) == 0 && https == 0:
 		s.wrong(tls, "the table is empty, so nothing says that TLS is wanted", "write https:// before the endpoints, or name a file")
 	case tls != nil && http > 0:
-		s.wrong(n.kid("endpoints"), "the shard has tls, and an endpoint with http://", "write https://, or take tls out")
+		s.wrong(n.kid("endpoints"), "there is tls, and an endpoint with http://", "write https://, or take tls out")
 	case tls == nil && https > 0 && http+bare > 0:
 		s.wrong(n.kid("endpoints"), "some endpoints are https:// and some are not", "write https:// before each of them, or before none")
 	}

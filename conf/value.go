@@ -12,6 +12,15 @@ import (
 // count reads a whole number from low to high.
 func (s *schema) count(to *int, low, high int64) func(*node) {
 	return func(n *node) {
+		v := int64(*to)
+		s.number(&v, low, high)(n)
+		*to = int(v)
+	}
+}
+
+// number is count for numbers that may be large.
+func (s *schema) number(to *int64, low, high int64) func(*node) {
+	return func(n *node) {
 		remedy := fmt.Sprintf("write a whole number from %d to %d, without quotes", low, high)
 		v, ok := n.value.(int64)
 		switch {
@@ -20,7 +29,7 @@ func (s *schema) count(to *int, low, high int64) func(*node) {
 		case v < low || v > high:
 			s.wrong(n, fmt.Sprintf("%d is out of bounds", v), remedy)
 		default:
-			*to = int(v)
+			*to = v
 		}
 	}
 }

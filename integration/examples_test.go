@@ -54,6 +54,16 @@ func TestTheFirstExampleIsAnEtcdOfThreeShards(t *testing.T) {
 	expectCtl(t, s, "apple\n1\njuice\n2\nzebra\n3", "get", "", "--prefix")
 }
 
+func TestTheIndependentExampleHasARevisionForEachShard(t *testing.T) {
+	t.Parallel()
+	s := example(t, "independent.toml", nil)
+	for i, key := range []string{"apple", "juice", "zebra"} {
+		expectCtl(t, s, "OK", "put", key, fmt.Sprint(i+1))
+		// The first write to each shard has the revision behind that of its stamp.
+		expectCtl(t, s, fmt.Sprintf("%s\n%d", key, i+1), "get", key, "--rev=3")
+	}
+}
+
 func TestTheHashExampleSpreadsAPrefix(t *testing.T) {
 	t.Parallel()
 	s := example(t, "hash.toml", nil)
@@ -79,19 +89,19 @@ func TestTheExternalExampleRunsOnThreeClustersOfThreeMembers(t *testing.T) {
 	t.Parallel()
 	replace := map[string]string{}
 	var clusters []*etcdproc.Cluster
-	for shard := range 3 {
+	for number := range 4 { // the order cluster, then the shards
 		c := etcdproc.Start(t, 3)
 		clusters = append(clusters, c)
 		for member := range 3 {
-			replace[fmt.Sprintf(`"10.0.%d.1%d:2379"`, shard+1, member)] = fmt.Sprintf("%q", hostPort(c.Endpoint(member)))
+			replace[fmt.Sprintf(`"10.0.%d.1%d:2379"`, number, member)] = fmt.Sprintf("%q", hostPort(c.Endpoint(member)))
 		}
 	}
 	s := example(t, "external.toml", replace)
 	for i, key := range []string{"/registry/deployments/x", "/registry/events/x", "/registry/pods/x"} {
 		expectCtl(t, s, "OK", "put", key, "1")
-		res := harness.Etcdctl(t, clusters[i].Endpoint(0), "get", key)
+		res := harness.Etcdctl(t, clusters[i+1].Endpoint(0), "get", key)
 		if res.Stdout != key+"\n1\n" {
-			t.Errorf("%s is not on cluster %d", key, i)
+			t.Errorf("%s is not on cluster %d", key, i+1)
 		}
 	}
 	expectCtl(t, s, "/registry/deployments/x\n\n/registry/events/x\n\n/registry/pods/x\n", "get", "/registry/", "--prefix", "--keys-only")
@@ -114,7 +124,7 @@ func TestEveryExampleIsStartedHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	started := map[string]bool{"shards.toml": true, "hash.toml": true, "single.toml": true, "external.toml": true}
+	started := map[string]bool{"shards.toml": true, "independent.toml": true, "hash.toml": true, "single.toml": true, "external.toml": true}
 	for _, file := range files {
 		if _, err := conf.Load(file); err != nil {
 			t.Error(err)
