@@ -26,7 +26,7 @@ func RetryWhole(next pipeline.Stage[*Op, *Reply]) pipeline.Stage[*Op, *Reply] {
 		if op.Whole || !errors.Is(err, errTies) {
 			return r, err
 		}
-		return next(ctx, &Op{Request: op.Request, Whole: true})
+		return next(ctx, &Op{Request: op.Request, Whole: true, Cut: op.Cut})
 	}
 }
 

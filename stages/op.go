@@ -33,6 +33,9 @@ type Op struct {
 	// Whole asks route not to push limits and sorting down to the shards: set
 	// when a merge found ties that only the whole range can decide.
 	Whole bool
+	// Cut is the moment at which everything the Op reads is read, the same on every
+	// shard. nil where each shard keeps its own revisions and answers as it stands.
+	Cut *Cut
 }
 
 // Call is what one shard is asked for the sake of one Op.
@@ -40,6 +43,9 @@ type Call struct {
 	Op      *Op
 	Shard   *Shard
 	Request *pb.RequestOp // the Op's request, narrowed to what this shard holds
+	// Guard must hold on the shard, besides the request's own compares, or nothing
+	// happens there: see package order. Empty for most calls.
+	Guard []*pb.Compare
 }
 
 // Reply is the answer to one Call, or, after gather, to the whole Op.

@@ -29,6 +29,7 @@ func (s *rangeStreams) pages(call Call, revision int64) pipeline.Source[[]*mvccp
 		p := &pager{rangeStreams: s, call: call, out: out}
 		p.req = proto.Clone(call.Request.GetRequestRange()).(*pb.RangeRequest)
 		p.req.Revision = revision
+		p.req.Serializable = p.req.Serializable || call.Op.Cut != nil // what a cut names is durable
 		read := p.streamed
 		for {
 			err := read(ctx)
@@ -49,9 +50,16 @@ func (s *rangeStreams) pages(call Call, revision int64) pipeline.Source[[]*mvccp
 // errNoStream says that a shard does not know RangeStream.
 var errNoStream = errors.New("sharder: shard has no RangeStream")
 
-func isFutureRevision(err error) bool {
-	st, want := status.Convert(ErrorStatus(err)), status.Convert(rpctypes.ErrGRPCFutureRev)
-	return st.Code() == want.Code() && st.Message() == want.Message()
+func isFutureRevision(err error) bool { return isEtcd(err, rpctypes.ErrGRPCFutureRev) }
+
+func isCompacted(err error) bool { return isEtcd(err, rpctypes.ErrGRPCCompacted) }
+
+func isEtcd(err, want error) bool {
+	if err == nil {
+		return false
+	}
+	have, w := status.Convert(ErrorStatus(err)), status.Convert(want)
+	return have.Code() == w.Code() && have.Message() == w.Message()
 }
 
 // pager reads one shard for one merge.
@@ -77,7 +85,7 @@ func (p *pager) streamed(ctx context.Context) error {
 		if err != nil {
 			return streamEnd(p.call.Shard, err)
 		}
-		kvs, err := p.Translate(ctx, frame.GetRangeResponse().GetKvs())
+		kvs, err := p.Translate(ctx, p.call.Shard, frame.GetRangeResponse().GetKvs())
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,8 @@ import (
 // RouteOp finds the shards of an Op and says what to ask each of them; calls stand
 // in the order of their first keys. With one shard the request goes there as it
 // is. Range and DeleteRange may span shards, and are narrowed to what each
-// holds; a Range at a revision may not, since every shard counts its own. A Put
+// holds; a Range at a revision may not unless the Op has a Cut, since every shard counts
+// its own. A Put
 // has one key; a Txn must have everything it looks at or changes on one shard.
 // What can't be done is refused with FailedPrecondition, and no shard is asked.
 func RouteOp(t *Table) pipeline.Stage[*Op, []Call] {
@@ -38,7 +39,7 @@ func routeRange(t *Table, op *Op, r *pb.RangeRequest) ([]Call, error) {
 	if len(parts) == 1 {
 		return []Call{{Op: op, Shard: parts[0].Shard, Request: op.Request}}, nil
 	}
-	if r.Revision > 0 { // to etcd, a negative one is none
+	if r.Revision > 0 && op.Cut == nil { // to etcd, a negative one is none
 		return nil, refuse(codes.FailedPrecondition, "range at revision %d over several shards: %s; each shard has revisions of its own: "+
 			"read without a revision, or a range that lies on one shard", r.Revision, describe(parts))
 	}

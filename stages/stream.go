@@ -24,10 +24,13 @@ type StreamOptions struct {
 	// Context prepares the context of a stream to a shard, for example
 	// ForwardMetadata. nil leaves it as it is.
 	Context func(context.Context) context.Context
-	// Translate gives key-values as clients must see them (lease ids). It must not
-	// change what it is given, and gives the same slice back if there is nothing to
-	// do. nil is that.
-	Translate func(context.Context, []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error)
+	// Translate gives key-values of a shard as clients must see them (lease ids, global
+	// revisions). Those it is given are its own to change, and it gives the same slice
+	// back if there is nothing to do. nil is that.
+	Translate func(context.Context, *Shard, []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error)
+	// Pin gives the moment at which the range is read and the header of the answer.
+	// nil where each shard keeps its own revisions.
+	Pin func(context.Context, *pb.RangeRequest) (*Cut, *pb.ResponseHeader, error)
 	// Ahead is how many pages are read ahead of the client on each shard, in
 	// addition to the one at hand. 0 is 1; negative is none.
 	Ahead int
@@ -57,7 +60,7 @@ func RangeStream(t *Table, opts StreamOptions) func(*pb.RangeRequest, pb.KV_Rang
 		s.Context = func(ctx context.Context) context.Context { return ctx }
 	}
 	if s.Translate == nil {
-		s.Translate = func(_ context.Context, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) { return kvs, nil }
+		s.Translate = func(_ context.Context, _ *Shard, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) { return kvs, nil }
 	}
 	if s.Ahead == 0 {
 		s.Ahead = 1
@@ -82,6 +85,9 @@ func (s *rangeStreams) serve(ctx context.Context, req *pb.RangeRequest, stream p
 	if err != nil {
 		return err
 	}
+	if s.Pin != nil {
+		return s.pinned(ctx, op, stream)
+	}
 	calls, err := RouteOp(s.table)(ctx, op)
 	if err != nil {
 		return err
@@ -93,7 +99,36 @@ func (s *rangeStreams) serve(ctx context.Context, req *pb.RangeRequest, stream p
 	if err != nil {
 		return err
 	}
-	return s.merged(ctx, op, calls, counts, stream)
+	return s.merged(ctx, calls, counts, nil, stream)
+}
+
+// pinTries is how often a stream begins anew because a compaction overtook it before it
+// had counted.
+const pinTries = 5
+
+// pinned serves a stream that is read at one cut, on one shard or several.
+func (s *rangeStreams) pinned(ctx context.Context, op *Op, stream pb.KV_RangeStreamServer) error {
+	for try := 1; ; try++ {
+		cut, header, err := s.Pin(ctx, op.Request.GetRequestRange())
+		if err != nil {
+			return err
+		}
+		calls, err := RouteOp(s.table)(ctx, &Op{Request: op.Request, Cut: cut})
+		if err != nil {
+			return err
+		}
+		counts, err := s.count(ctx, calls)
+		if isCompacted(err) && op.Request.GetRequestRange().Revision <= 0 && try < pinTries {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for i, c := range calls {
+			counts[i].Response.GetResponseRange().Header = &pb.ResponseHeader{Revision: cut.At[c.Shard.Number]}
+		}
+		return s.merged(ctx, calls, counts, header, stream)
+	}
 }
 
 // relayed is the source of one shard's frames as they are. It hands the shard's
@@ -115,7 +150,7 @@ func (s *rangeStreams) relayed(call Call, stream pb.KV_RangeStreamServer) pipeli
 				stream.SetTrailer(withoutTransport(rs.Trailer()))
 				return streamEnd(call.Shard, err)
 			}
-			if frame, err = s.translated(ctx, frame); err != nil {
+			if frame, err = s.translated(ctx, call.Shard, frame); err != nil {
 				return err
 			}
 			if err := pipeline.Emit(ctx, out, frame); err != nil {
@@ -126,9 +161,9 @@ func (s *rangeStreams) relayed(call Call, stream pb.KV_RangeStreamServer) pipeli
 }
 
 // translated is a frame as the client must see it; mostly the same one.
-func (s *rangeStreams) translated(ctx context.Context, frame *pb.RangeStreamResponse) (*pb.RangeStreamResponse, error) {
+func (s *rangeStreams) translated(ctx context.Context, shard *Shard, frame *pb.RangeStreamResponse) (*pb.RangeStreamResponse, error) {
 	r := frame.GetRangeResponse()
-	kvs, err := s.Translate(ctx, r.GetKvs())
+	kvs, err := s.Translate(ctx, shard, r.GetKvs())
 	if err != nil || len(kvs) == 0 || &kvs[0] == &r.Kvs[0] {
 		return frame, err
 	}
@@ -165,18 +200,23 @@ func (s *rangeStreams) count(ctx context.Context, calls []Call) ([]Reply, error)
 	return pipeline.Scatter(s.Call)(ctx, counting)
 }
 
-// merged streams the pages of all shards, each at the revision of its count.
-func (s *rangeStreams) merged(ctx context.Context, op *Op, calls []Call, counts []Reply, stream pb.KV_RangeStreamServer) error {
-	req := op.Request.GetRequestRange()
-	sum, err := MergeRange(ctx, counts)
-	if err != nil {
-		return err
+// merged streams the pages of all shards, each at the revision of its count. Without a
+// header the answer gets one made of the shards'.
+func (s *rangeStreams) merged(ctx context.Context, calls []Call, counts []Reply, header *pb.ResponseHeader, stream pb.KV_RangeStreamServer) error {
+	req := calls[0].Op.Request.GetRequestRange()
+	total, headers := int64(0), make([]*pb.ResponseHeader, len(counts))
+	for i, r := range counts {
+		part := r.Response.GetResponseRange()
+		total += part.GetCount()
+		headers[i] = part.GetHeader()
 	}
-	last := sum.Response.GetResponseRange()
-	f := &frames{stream: stream, want: last.Count, last: &pb.RangeResponse{Header: last.Header, Count: last.Count}}
+	if header == nil {
+		header = mergeHeaders(headers)
+	}
+	f := &frames{stream: stream, want: total, last: &pb.RangeResponse{Header: header, Count: total}}
 	if req.CountOnly {
 		f.want = 0
-	} else if req.Limit > 0 && req.Limit < last.Count {
+	} else if req.Limit > 0 && req.Limit < total {
 		f.want, f.last.More = req.Limit, true
 	}
 	if f.want == 0 {

@@ -23,6 +23,13 @@ func routeTxn(t *Table, op *Op, r *pb.TxnRequest) ([]Call, error) {
 	return []Call{{Op: op, Shard: v.shard, Request: op.Request}}, nil
 }
 
+// OneShard tells whether everything a Txn names lies on one shard: nil if it does, else
+// the error with which it is refused where that is required.
+func OneShard(t *Table, r *pb.TxnRequest) error {
+	v := txnRoute{table: t}
+	return v.txn(r)
+}
+
 // txnRoute is a walk over everything a Txn names.
 type txnRoute struct {
 	table *Table

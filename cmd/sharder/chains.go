@@ -13,6 +13,7 @@ import (
 	"github.com/sharder/sharder/stages/lease"
 	"github.com/sharder/sharder/stages/watch"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // This file is the picture of the whole: every RPC's chain, top to bottom. A request
@@ -181,7 +182,9 @@ func streamOptions(cfg *conf.Config, decode stages.Decoder, call pipeline.Stage[
 	if alone {
 		o.Context = stages.ForwardMetadata
 	} else {
-		o.Translate = leases.TranslateKV
+		o.Translate = func(ctx context.Context, _ *stages.Shard, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) {
+			return leases.TranslateKV(ctx, kvs)
+		}
 	}
 	return o
 }

@@ -1,0 +1,147 @@
+package order
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// Commit is the call of one shard for a request that may write: it is done there first,
+// and gets its place in the order afterwards. The answer is held back until then, so
+// that an acknowledged write is seen by every read that begins later, anywhere.
+// Revisions are translated in and out. It is a pipeline.Middleware[stages.Call,
+// stages.Reply], around all that sends the call; Guard is the innermost.
+//
+// While the order cluster can't be reached nothing is sent. If it goes away in between,
+// or ctx ends, the outcome is unknown, and the error says so; the write may become
+// visible later.
+func (o *Order) Commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
+	return func(ctx context.Context, call stages.Call) (stages.Reply, error) {
+		if err := errors.Join(o.usable(), o.alarmed(call.Shard.Number)); err != nil {
+			return stages.Reply{}, err
+		}
+		o.covers.begin()
+		defer o.covers.end()
+		for {
+			reply, err := o.commitOnce(ctx, call, next)
+			var moved *movedOn
+			if !errors.As(err, &moved) {
+				return reply, err
+			}
+			if err := o.Cover(ctx, call.Shard.Number, moved.revision); err != nil {
+				return stages.Reply{}, err
+			}
+		}
+	}
+}
+
+// commitOnce sends the call once. A *movedOn error says that nothing happened and that
+// it has to be translated anew.
+func (o *Order) commitOnce(ctx context.Context, call stages.Call, next pipeline.Stage[stages.Call, stages.Reply]) (stages.Reply, error) {
+	sent, gone, err := o.localize(ctx, call)
+	if err != nil {
+		return stages.Reply{}, err
+	}
+	n := call.Shard.Number
+	had := o.coveredOf(n)
+	reply, err := next(ctx, sent)
+	if err != nil {
+		return stages.Reply{}, o.settled(ctx, call.Shard, gone, err)
+	}
+	rev := header(reply.Response).GetRevision()
+	wrote := hasWritten(reply.Response)
+	// A Txn that only reads, serializably, may be answered by a member that lags.
+	if canWrite(call.Request) && rev < had || wrote && rev == had {
+		return stages.Reply{}, o.raiseAlarm(n, "it answered at its revision %d, and had reached %d before", rev, had)
+	}
+	var global int64
+	if wrote {
+		if err := o.Cover(ctx, n, rev); err != nil {
+			return stages.Reply{}, unknown(call.Shard, err)
+		}
+		global = o.Revision(n, rev)
+	} else if global, err = o.asOf(ctx, n, rev); err != nil {
+		return stages.Reply{}, err
+	}
+	o.globalize(n, reply.Response, rev, global, wrote)
+	return reply, nil
+}
+
+func (o *Order) coveredOf(shard int) int64 {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.state.covered[shard]
+}
+
+// unknown is the error for a write that is durable on its shard and whose place in the
+// order isn't fixed: it may become visible at any time.
+func unknown(s *stages.Shard, err error) error {
+	st := status.Convert(stages.ErrorStatus(err))
+	code := st.Code()
+	if code != codes.DeadlineExceeded && code != codes.Canceled && code != codes.DataLoss {
+		code = codes.Unavailable
+	}
+	return refuse(code, "shard %s: outcome unknown: written, but not ordered yet: %s", s.Name, st.Message())
+}
+
+// asOf is the header revision for an answer that looked at a shard's head at its
+// revision rev and wrote nothing: the newest of the log, or just before the shard's next
+// change if there was one meanwhile.
+func (o *Order) asOf(ctx context.Context, shard int, rev int64) (int64, error) {
+	if _, err := o.Now(ctx); err != nil {
+		return 0, err
+	}
+	if err := o.Cover(ctx, shard, rev); err != nil {
+		return 0, err
+	}
+	return o.Complete(shard, rev), nil
+}
+
+// settled is what is done about an error before the client gets it. Those that depend on
+// what the shard holds carry no revision; what they tell of must be covered, or a later
+// read could contradict them.
+func (o *Order) settled(ctx context.Context, s *stages.Shard, gone bool, err error) error {
+	if !dependsOnState(err) {
+		return err
+	}
+	rev, readErr := o.head(ctx, s)
+	if readErr != nil {
+		return readErr
+	}
+	if coverErr := o.Cover(ctx, s.Number, rev); coverErr != nil {
+		return coverErr
+	}
+	if gone && isEtcd(err, rpctypes.ErrGRPCFutureRev) {
+		return rpctypes.ErrGRPCCompacted
+	}
+	return err
+}
+
+func dependsOnState(err error) bool {
+	for _, e := range []error{rpctypes.ErrGRPCKeyNotFound, rpctypes.ErrGRPCLeaseNotFound, rpctypes.ErrGRPCCompacted, rpctypes.ErrGRPCFutureRev} {
+		if isEtcd(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// head reads a shard's revision, linearizably.
+func (o *Order) head(ctx context.Context, s *stages.Shard) (int64, error) {
+	had := o.coveredOf(s.Number)
+	r, err := pb.NewKVClient(s.Conn).Range(ctx, &pb.RangeRequest{Key: []byte(RoutesKey), CountOnly: true})
+	if err != nil {
+		return 0, &stages.ShardError{Shard: s, Err: err}
+	}
+	if rev := r.Header.GetRevision(); rev < had {
+		return 0, o.raiseAlarm(s.Number, "it stands at its revision %d, and had reached %d before", rev, had)
+	}
+	return r.Header.GetRevision(), nil
+}

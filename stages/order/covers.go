@@ -1,0 +1,204 @@
+package order
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// covers is what this process wants to have covered: group commit. Those who wait come
+// together on one append; while it is in flight, the next group gathers.
+type covers struct {
+	mu       sync.Mutex
+	need     []int64       // by shard number, the newest revision somebody waits for
+	sent     []int64       // by shard number, what an append that succeeded has covered
+	waiting  int           // writes that wait to be covered
+	underway int           // writes between their begin and their end, waiting ones among them
+	wake     chan struct{} // holds a token when there may be something to append
+}
+
+func newCovers(shards int) covers {
+	return covers{need: make([]int64, shards), sent: make([]int64, shards), wake: make(chan struct{}, 1)}
+}
+
+func (c *covers) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// begin notes that a write goes to a shard: a group about to be appended may wait for it.
+func (c *covers) begin() {
+	c.mu.Lock()
+	c.underway++
+	c.mu.Unlock()
+}
+
+// end notes that a write has its answer.
+func (c *covers) end() {
+	c.mu.Lock()
+	c.underway--
+	c.mu.Unlock()
+	c.signal() // it may be the one a group waited for
+}
+
+// want adds one who waits; done takes it off.
+func (c *covers) want(shard int, rev int64) {
+	c.mu.Lock()
+	c.need[shard] = max(c.need[shard], rev)
+	c.waiting++
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *covers) done() {
+	c.mu.Lock()
+	c.waiting--
+	c.mu.Unlock()
+}
+
+// Cover has a revision of a shard covered without delay and returns when it is: then its
+// place in the order is fixed for ever. After an error it may still be covered, by
+// anybody.
+func (o *Order) Cover(ctx context.Context, shard int, rev int64) error {
+	if o.isCovered(shard, rev) {
+		return nil
+	}
+	o.covers.want(shard, rev)
+	defer o.covers.done()
+	return o.until(ctx, func(s *state) bool { return s.covered[shard] >= rev })
+}
+
+func (o *Order) isCovered(shard int, rev int64) bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.state.covered[shard] >= rev
+}
+
+// Await returns when a revision of a shard that somebody else made is covered. Whoever
+// made it covers it, as a rule within milliseconds. If nobody does (it was written past
+// all sharders, a lease ended on the shard, its sharder died), this process does, after
+// a random time so that not all do at once.
+func (o *Order) Await(ctx context.Context, shard int, rev int64) error {
+	if o.isCovered(shard, rev) {
+		return nil
+	}
+	for {
+		patient, cancel := context.WithTimeout(ctx, o.opts.Patience+rand.N(o.opts.Patience*3/2))
+		err := o.until(patient, func(s *state) bool { return s.covered[shard] >= rev })
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case patient.Err() == nil:
+			return err // the log is lost
+		}
+		o.covers.ask(shard, rev)
+	}
+}
+
+// ask has a revision covered that nobody waits for.
+func (c *covers) ask(shard int, rev int64) {
+	c.mu.Lock()
+	c.need[shard] = max(c.need[shard], rev)
+	c.mu.Unlock()
+	c.signal()
+}
+
+// group is the entry to append now; nil if there is nothing to cover. hold tells that
+// more writes are under way that may come along.
+func (o *Order) group() (entry []Covered, hold bool) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	c := &o.covers
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, need := range c.need {
+		if need > o.state.covered[i] && need > c.sent[i] {
+			entry = append(entry, Covered{Shard: i, Revision: need})
+		}
+	}
+	return entry, c.underway > c.waiting
+}
+
+// commit appends what is to be covered, one entry at a time, until ctx ends.
+func (o *Order) commit(ctx context.Context) {
+	var last time.Time // when the newest append was sent
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.covers.wake:
+		}
+		for {
+			entry, hold := o.group()
+			if len(entry) == 0 {
+				break
+			}
+			if wait := o.opts.Interval - time.Since(last); hold && wait > 0 {
+				o.gather(ctx, wait)
+				entry, _ = o.group()
+			}
+			if len(entry) == 0 {
+				break
+			}
+			last = time.Now()
+			if err := o.append(ctx, entry); err != nil {
+				if sleep(ctx, minPause) != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// gather waits until no more writes are under way that could come along, but no longer
+// than wait.
+func (o *Order) gather(ctx context.Context, wait time.Duration) {
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-o.covers.wake:
+			if _, hold := o.group(); !hold {
+				return
+			}
+		}
+	}
+}
+
+// appendTimeout bounds one append. Appending the same twice does no harm.
+const appendTimeout = 5 * time.Second
+
+// append adds one entry. It is a reading of the log as well, for those who asked for one before it was sent.
+func (o *Order) append(ctx context.Context, entry []Covered) error {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	r := o.reads.begin()
+	had := o.position()
+	pos, err := o.journal.Append(ctx, Entry{Cover: entry}.encode())
+	if err == nil && pos <= had {
+		err = o.wentBack(pos, had)
+	}
+	if r != nil {
+		r.finish(pos, err)
+	}
+	if err != nil {
+		o.opts.Logger.Debug("appending to the order log", "error", err)
+		return err
+	}
+	o.covers.mu.Lock()
+	for _, c := range entry {
+		o.covers.sent[c.Shard] = max(o.covers.sent[c.Shard], c.Revision)
+	}
+	o.covers.mu.Unlock()
+	return nil
+}

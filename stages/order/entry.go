@@ -1,0 +1,125 @@
+package order
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// The form of entries. The first byte of each is the version of the form it needs: a
+// reader takes all versions up to its own, and refuses a log with a newer one whole,
+// since skipping an entry would make two sharders disagree about every revision after it.
+const entryVersion = 1
+
+// The kinds of entries, the second byte.
+const (
+	kindGenesis   = 1 // JSON of a Genesis
+	kindCover     = 2 // pairs of uvarints: shard number ascending, shard revision
+	kindCompacted = 3 // one uvarint: a global revision
+)
+
+// ErrNewer says that the log was written by a sharder that is newer than this one.
+var ErrNewer = errors.New("the order log has an entry that this version does not know; start a sharder that is as new as the one that wrote it")
+
+// errCorrupt says that an entry is no entry of sharder's.
+var errCorrupt = errors.New("the order log holds something that is no entry")
+
+// Entry is one entry of the order log: exactly one of its parts is set.
+type Entry struct {
+	Genesis   *Genesis
+	Cover     []Covered
+	Compacted int64
+}
+
+// Covered says: the shard has made everything up to the revision durable.
+type Covered struct {
+	Shard    int
+	Revision int64
+}
+
+// encode gives the entry as it is stored.
+func (e Entry) encode() []byte {
+	b := []byte{entryVersion}
+	switch {
+	case e.Genesis != nil:
+		text, _ := json.Marshal(e.Genesis) // strings and numbers: can't fail
+		return append(append(b, kindGenesis), text...)
+	case e.Compacted != 0:
+		return binary.AppendUvarint(append(b, kindCompacted), uint64(e.Compacted))
+	}
+	b = append(b, kindCover)
+	for _, c := range e.Cover {
+		b = binary.AppendUvarint(b, uint64(c.Shard))
+		b = binary.AppendUvarint(b, uint64(c.Revision))
+	}
+	return b
+}
+
+// decodeEntry reads a stored entry. The error is ErrNewer or wraps errCorrupt.
+func decodeEntry(b []byte) (Entry, error) {
+	if len(b) < 2 || b[0] == 0 {
+		return Entry{}, fmt.Errorf("%w: %q", errCorrupt, b)
+	}
+	if b[0] > entryVersion {
+		return Entry{}, ErrNewer
+	}
+	var e Entry
+	var err error
+	switch kind, rest := b[1], b[2:]; kind {
+	case kindGenesis:
+		e.Genesis = &Genesis{}
+		if err = json.Unmarshal(rest, e.Genesis); err == nil {
+			err = e.Genesis.check()
+		}
+	case kindCover:
+		e.Cover, err = decodeCover(rest)
+	case kindCompacted:
+		var ns []int64
+		if ns, err = numbers(rest); err == nil && (len(ns) != 1 || ns[0] < 1) {
+			err = errors.New("not one revision")
+		}
+		if err == nil {
+			e.Compacted = ns[0]
+		}
+	default:
+		return Entry{}, ErrNewer
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	return e, nil
+}
+
+func decodeCover(b []byte) ([]Covered, error) {
+	ns, err := numbers(b)
+	if err != nil || len(ns) == 0 || len(ns)%2 != 0 {
+		return nil, errors.Join(err, errors.New("not pairs of shard and revision"))
+	}
+	out := make([]Covered, 0, len(ns)/2)
+	for pair := range slices.Chunk(ns, 2) {
+		c := Covered{Shard: int(pair[0]), Revision: pair[1]}
+		if n := len(out); c.Shard > maxShards || n > 0 && out[n-1].Shard >= c.Shard {
+			return nil, fmt.Errorf("shard %d out of order", c.Shard)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// maxShards only keeps a damaged entry from being taken for a number of shards.
+const maxShards = 1 << 20
+
+// numbers reads uvarints to the end of b; each fits an int64.
+func numbers(b []byte) ([]int64, error) {
+	var out []int64
+	for len(b) > 0 {
+		n, used := binary.Uvarint(b)
+		if used <= 0 || n > 1<<62 {
+			return nil, errors.New("a number is damaged")
+		}
+		out, b = append(out, int64(n)), b[used:]
+	}
+	return out, nil
+}

@@ -1,0 +1,50 @@
+package order
+
+import (
+	"context"
+	"errors"
+)
+
+// Journal is where a log is kept. Etcd is the real one; simulations have their own. All
+// methods may be called at once.
+type Journal interface {
+	// Append adds an entry and gives its position. It has no condition. After an error
+	// the entry may be there or may still come.
+	Append(ctx context.Context, entry []byte) (position int64, err error)
+	// Create adds the first entry; false if there is one already.
+	Create(ctx context.Context, entry []byte) (created bool, err error)
+	// Position gives the position of the newest entry at some moment during the call;
+	// 0 if there is none.
+	Position(ctx context.Context) (int64, error)
+	// Load gives the newest checkpoint, and the position to follow from; without a
+	// checkpoint the text is nil.
+	Load(ctx context.Context) (Checkpoint, error)
+	// Follow hands over everything behind a position, in order and each once, until each
+	// or the journal fails or ctx ends. It never returns nil. ErrForgotten says that what
+	// comes next is not kept any more: load again.
+	Follow(ctx context.Context, from int64, each func(Record) error) error
+	// Save stores a checkpoint, unless one of a later position is there, and gives back
+	// the room of everything before it.
+	Save(ctx context.Context, c Checkpoint) error
+}
+
+// Record is what Follow hands over: an entry, or the notice of a checkpoint.
+type Record struct {
+	Position   int64
+	Entry      []byte // nil for a checkpoint
+	Checkpoint Checkpoint
+}
+
+// Checkpoint is the state at a position, in the form of encodeState. In a Record its
+// Text is nil: it has to be loaded.
+type Checkpoint struct {
+	Position int64
+	Swept    int64 // the compaction at which the map was swept last, a global revision; 0 if never
+	Text     []byte
+}
+
+// ErrForgotten says that entries which were to be followed are not kept any more.
+var ErrForgotten = errors.New("the order log does not reach back that far any more")
+
+// ErrNoLog says that there is no log yet: nobody has written a genesis.
+var ErrNoLog = errors.New("there is no order log")

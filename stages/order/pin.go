@@ -1,0 +1,207 @@
+package order
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// Pin gives a Range the moment at which it is read, the same on every shard: the newest
+// one, from the log; the newest that this process knows, for a serializable one; or the
+// one it asks for. It is a pipeline.Middleware[*stages.Op, *stages.Reply] around
+// everything from route to gather. The answer is the state at that moment and its header
+// has the newest revision, as with etcd.
+//
+// Where a compaction overtakes a Range that asked for no revision, it begins anew.
+func (o *Order) Pin(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Stage[*stages.Op, *stages.Reply] {
+	return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
+		req := op.Request.GetRequestRange()
+		for {
+			cut, now, err := o.cutFor(ctx, req)
+			if err != nil {
+				return nil, err
+			}
+			reply, err := next(ctx, &stages.Op{Request: op.Request, Whole: op.Whole, Cut: cut})
+			if err == nil {
+				reply.Response.GetResponseRange().Header = o.Header(now)
+				return reply, nil
+			}
+			if req.Revision > 0 || !isEtcd(err, rpctypes.ErrGRPCCompacted) || !o.overtaken(cut) {
+				return nil, err
+			}
+		}
+	}
+}
+
+// PinStream is Pin for RangeStream: the moment, and the header of the answer. A stream
+// that has begun and is overtaken by a compaction ends with etcd's error.
+func (o *Order) PinStream(ctx context.Context, r *pb.RangeRequest) (*stages.Cut, *pb.ResponseHeader, error) {
+	cut, now, err := o.cutFor(ctx, r)
+	return cut, o.Header(now), err
+}
+
+// Translate gives key-values of a shard their global revisions, in place.
+func (o *Order) Translate(shard *stages.Shard, kvs []*mvccpb.KeyValue) {
+	o.globalKVs(shard.Number, kvs)
+}
+
+// overtaken tells whether a compaction came after the cut was taken.
+func (o *Order) overtaken(cut *stages.Cut) bool { return o.Compacted() > cut.Compacted }
+
+// cutFor gives the moment at which a Range is to be read, and the revision of now for
+// its header. Compaction is checked here, before any shard is asked: a shard on which
+// nothing changed meanwhile would not know of it.
+func (o *Order) cutFor(ctx context.Context, r *pb.RangeRequest) (at *stages.Cut, now int64, err error) {
+	cut := o.Replayed()
+	if !r.Serializable || r.Revision > cut.Revision {
+		if cut, err = o.Now(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
+	now = cut.Revision
+	if r.Revision > 0 {
+		if cut, err = o.past(cut, r.Revision); err != nil {
+			return nil, 0, err
+		}
+	}
+	return &cut, now, nil
+}
+
+// past is the cut at an older revision, as seen from now; an error like etcd's if there
+// is none.
+func (o *Order) past(now stages.Cut, revision int64) (stages.Cut, error) {
+	switch {
+	case revision > now.Revision:
+		return now, rpctypes.ErrGRPCFutureRev
+	case revision < now.Compacted:
+		return now, rpctypes.ErrGRPCCompacted
+	case revision == now.Revision:
+		return now, nil
+	}
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return stages.Cut{Revision: revision, At: o.state.vector(revision), Compacted: now.Compacted}, nil
+}
+
+// At is the call of one shard for a Range with a cut: it is read at the cut's
+// revision of that shard, by any member that has it. Revisions are translated in and out.
+// It is a pipeline.Middleware[stages.Call, stages.Reply].
+func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
+	return func(ctx context.Context, call stages.Call) (stages.Reply, error) {
+		n := call.Shard.Number
+		if err := o.alarmed(n); err != nil {
+			return stages.Reply{}, err
+		}
+		sent := call
+		req := o.rangeAt(n, call.Request.GetRequestRange(), call.Op.Cut.At[n])
+		sent.Request = &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: req}}
+		reply, err := o.readAt(ctx, sent, req, next)
+		if err != nil {
+			return reply, err
+		}
+		o.globalKVs(n, reply.Response.GetResponseRange().GetKvs())
+		return reply, nil
+	}
+}
+
+// serialTries is how many members are asked for a revision before the shard's quorum is.
+const serialTries = 2
+
+// readAt reads at a revision that the shard has made durable. A member that lags behind
+// doesn't have it yet: then another one may. In the end the read is linearizable; if
+// the shard as a whole does not have the revision, it went back in time.
+func (o *Order) readAt(ctx context.Context, call stages.Call, req *pb.RangeRequest, next pipeline.Stage[stages.Call, stages.Reply]) (reply stages.Reply, err error) {
+	for try := 1; ; try++ {
+		reply, err = next(ctx, call)
+		if !isEtcd(err, rpctypes.ErrGRPCFutureRev) {
+			return reply, err
+		}
+		if !req.Serializable {
+			return reply, o.raiseAlarm(call.Shard.Number, "it does not have its revision %d, which is in the order log", req.Revision)
+		}
+		req.Serializable = try < serialTries
+	}
+}
+
+// rangeAt is a Range as the shard is asked: at its own revision, with its own numbers in
+// the filters.
+func (o *Order) rangeAt(shard int, r *pb.RangeRequest, revision int64) *pb.RangeRequest {
+	req := &pb.RangeRequest{
+		Key: r.Key, RangeEnd: r.RangeEnd, Limit: r.Limit, Revision: revision, Serializable: true,
+		SortOrder: r.SortOrder, SortTarget: r.SortTarget, KeysOnly: r.KeysOnly, CountOnly: r.CountOnly,
+		MinModRevision: r.MinModRevision, MaxModRevision: r.MaxModRevision,
+		MinCreateRevision: r.MinCreateRevision, MaxCreateRevision: r.MaxCreateRevision,
+	}
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	o.state.localFilters(shard, req)
+	return req
+}
+
+// localFilters translates the revision filters of a Range, in place.
+func (s *state) localFilters(shard int, r *pb.RangeRequest) {
+	if r.MinModRevision|r.MaxModRevision|r.MinCreateRevision|r.MaxCreateRevision == 0 {
+		return
+	}
+	m := s.maps[shard]
+	for _, least := range []*int64{&r.MinModRevision, &r.MinCreateRevision} {
+		if *least > 0 && *least < forever {
+			*least = m.floor(*least-1) + 1
+		}
+	}
+	for _, most := range []*int64{&r.MaxModRevision, &r.MaxCreateRevision} {
+		if *most > 0 && *most < forever {
+			if *most = m.floor(*most); *most == 0 {
+				*most = -1 // nothing is that old; 0 would be no filter
+			}
+		}
+	}
+}
+
+// globalKVs gives key-values of a shard their global revisions, in place.
+func (o *Order) globalKVs(shard int, kvs []*mvccpb.KeyValue) {
+	if len(kvs) == 0 {
+		return
+	}
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, kv := range kvs {
+		o.state.globalKV(shard, kv)
+	}
+}
+
+// globalKV translates one; a key that was deleted has no create revision.
+func (s *state) globalKV(shard int, kv *mvccpb.KeyValue) {
+	if kv == nil {
+		return
+	}
+	kv.ModRevision = s.global(shard, kv.ModRevision)
+	if kv.CreateRevision > 0 {
+		kv.CreateRevision = s.global(shard, kv.CreateRevision)
+	}
+}
+
+// raiseAlarm notes that a shard can't be trusted any more, and gives the error: nothing
+// is read from or written to it until an operator has decided.
+func (o *Order) raiseAlarm(shard int, format string, args ...any) error {
+	name := o.opts.Shards[shard].Name
+	err := refuse(codes.DataLoss, "shard %s went back in time: "+format+"; was it restored from a backup? It is refused until that is settled, see docs/operations.md", append([]any{name}, args...)...)
+	if o.alarms[shard].CompareAndSwap(nil, &err) {
+		o.opts.Logger.Error("a shard is refused", "shard", name, "error", err)
+	}
+	return *o.alarms[shard].Load()
+}
+
+// alarmed tells why a shard is refused, nil if it isn't.
+func (o *Order) alarmed(shard int) error {
+	if err := o.alarms[shard].Load(); err != nil {
+		return *err
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package order
+
+import "sort"
+
+// run is a stretch of one shard's revisions whose global revisions are a stretch, too:
+// start+k on the shard is global+k for every k below length.
+type run struct{ start, length, global int64 }
+
+// runs are what is known of one shard's revisions, ascending in both numbers. A
+// revision in no run has no global one: it is sharder's own, or nothing refers to it
+// any more. 24 bytes a run.
+type runs []run
+
+// add names n revisions of the shard from start on, the first of them global. Both
+// must be above all that is there.
+func (rs runs) add(start, n, global int64) runs {
+	if last := len(rs) - 1; last >= 0 {
+		r := &rs[last]
+		if r.start+r.length == start && r.global+r.length == global {
+			r.length += n
+			return rs
+		}
+	}
+	return append(rs, run{start, n, global})
+}
+
+// at is the index of the last run that begins at or before the shard's revision, or -1.
+func (rs runs) at(rev int64) int {
+	return sort.Search(len(rs), func(i int) bool { return rs[i].start > rev }) - 1
+}
+
+// global gives the global revision of a shard's revision; false if it has none.
+func (rs runs) global(rev int64) (int64, bool) {
+	i := rs.at(rev)
+	if i < 0 || rev >= rs[i].start+rs[i].length {
+		return 0, false
+	}
+	return rs[i].global + rev - rs[i].start, true
+}
+
+// local is the inverse of global.
+func (rs runs) local(global int64) (int64, bool) {
+	rev := rs.floor(global)
+	g, ok := rs.global(rev)
+	return rev, ok && g == global
+}
+
+// floor is the shard's greatest named revision whose global one is at most global; 0 if
+// there is none.
+func (rs runs) floor(global int64) int64 {
+	i := sort.Search(len(rs), func(i int) bool { return rs[i].global > global }) - 1
+	if i < 0 {
+		return 0
+	}
+	return rs[i].start + min(rs[i].length-1, global-rs[i].global)
+}
+
+// next is the global revision of the shard's first named revision above rev; false if
+// none is known.
+func (rs runs) next(rev int64) (int64, bool) {
+	if g, ok := rs.global(rev + 1); ok {
+		return g, true
+	}
+	if i := rs.at(rev) + 1; i < len(rs) {
+		return rs[i].global, true
+	}
+	return 0, false
+}
