@@ -26,7 +26,7 @@ type ShardError struct {
 }
 
 // Error names the shard in front of the cause.
-func (e *ShardError) Error() string { return fmt.Sprintf("shard %q: %v", e.Shard.Name, e.Err) }
+func (e *ShardError) Error() string { return fmt.Sprintf("%v: %v", e.Shard, e.Err) }
 
 // Unwrap gives the cause.
 func (e *ShardError) Unwrap() error { return e.Err }
@@ -39,8 +39,8 @@ func (e *ShardError) Unwrap() error { return e.Err }
 // nothing in front, because clients match etcd's errors by code and text. The
 // exception is a failure of the transport (Unavailable, Internal,
 // ResourceExhausted without etcd's or our own mark), whose text is of no use
-// without the shard's name: "sharder: shard NAME: " goes in front, the code
-// stays. A full link is etcd's "too many requests". Context errors keep their
+// without the shard's name: "sharder: shard NAME: " (or "sharder: order cluster: ")
+// goes in front, the code stays. A full link is etcd's "too many requests". Context errors keep their
 // codes. Anything else is Internal.
 func ErrorStatus(err error) error {
 	if err == nil {
@@ -95,7 +95,7 @@ func named(err error, st *status.Status) *status.Status {
 		return st
 	}
 	p := st.Proto() // a copy; details stay
-	p.Message = fmt.Sprintf("sharder: shard %s: %s", at.Shard.Name, p.Message)
+	p.Message = fmt.Sprintf("sharder: %v: %s", at.Shard, p.Message)
 	return status.FromProto(p)
 }
 

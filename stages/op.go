@@ -11,15 +11,30 @@ import (
 // Shard is one etcd cluster as the chains see it. It is made once, at start, and
 // shared by every request; nothing in it changes afterwards.
 //
+// The order cluster is a Shard, too, for those who keep records there: it has a
+// connection and a name, but no keys of clients. Its Number is OrderCluster, no Table
+// takes it in, and nothing is indexed by that number.
+//
 // Conn hides the members of the cluster: whoever implements it picks a member,
 // fails over and authenticates (package backend does). Lane bounds the calls in
 // flight to this shard, over all RPCs; a slow shard fills its own lane and nobody
 // else's.
 type Shard struct {
-	Number int    // position in the configuration, from 0; breaks ties, never reused
+	Number int    // position in the configuration, from 0; breaks ties, never reused; or OrderCluster
 	Name   string // the NAME of [shards.NAME]
 	Conn   grpc.ClientConnInterface
 	Lane   *pipeline.Link
+}
+
+// OrderCluster is the Number of the cluster that holds the order.
+const OrderCluster = -1
+
+// String is what errors call it.
+func (s *Shard) String() string {
+	if s.Number == OrderCluster {
+		return "order cluster"
+	}
+	return "shard " + s.Name
 }
 
 // Op is a decoded request: valid in etcd's eyes and free of keys that clients

@@ -58,7 +58,7 @@ func (l *line) owner(key []byte) *Shard {
 }
 
 // NewTable builds the table of routes over shards. Every fault is reported, all
-// at once (errors.Join): shards without a name or with the same name or number,
+// at once (errors.Join): shards without a name, below number 0, or with the same name or number,
 // routes that begin at the same key, that name an unknown shard, none, or (plain)
 // several, a hash list that names a shard twice, and a table without a line for
 // the empty key, which would leave the first keys without a home. Routes may come
@@ -94,6 +94,8 @@ func nameShards(shards []*Shard) (map[string]*Shard, []error) {
 	names := make(map[string]*Shard, len(shards))
 	for i, s := range shards {
 		switch {
+		case s.Number < 0:
+			faults = append(faults, fmt.Errorf("%v can't hold keys: its number is %d", s, s.Number))
 		case s.Name == "":
 			faults = append(faults, fmt.Errorf("shard %d has no name", s.Number))
 		case names[s.Name] != nil:

@@ -20,7 +20,9 @@ import (
 // translated back. A request that names no lease goes through untouched.
 //
 // A put with a lease that doesn't exist is left to the shard to refuse: in a
-// branch that isn't taken it does no harm. Calls of its own go beside the shard's
+// branch that isn't taken it does no harm, and whoever stands between here and the
+// shard sees the refusal and its place in the shard's order. That stage may also wrap the
+// request in a Txn of its own: what is looked at here is the client's. Calls of its own go beside the shard's
 // Lane, which this call may already hold; they are as many as the calls are.
 func (m *Manager) Attach() pipeline.Middleware[stages.Call, stages.Reply] {
 	return func(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
@@ -70,6 +72,7 @@ type binding struct {
 	use    int64 // the id to send
 	live   bool  // attached; else use is an id that the shard refuses, or a native's
 	unsure bool  // not found, but a shard that may have it was not listed yet
+	owed   error // set if the lease is at its end but can't be called gone yet
 }
 
 // bindings are those of one call: puts by client id, and compares by client id.
@@ -126,11 +129,11 @@ func (m *Manager) cantAttach(ctx context.Context, s *stages.Shard, p namedPut, e
 		return err
 	}
 	var where *stages.ShardError
-	asked := m.o.Home.Name
+	asked := m.o.Home
 	if errors.As(err, &where) {
-		asked = where.Shard.Name
+		asked = where.Shard
 	}
-	return gone(ctx, "key %q: lease %x can't be attached to shard %s: shard %s: %s",
+	return gone(ctx, "key %q: lease %x can't be attached to shard %s: %v: %s",
 		p.key, uint64(p.lease), s.Name, asked, textOf(err))
 }
 
@@ -155,8 +158,7 @@ func (m *Manager) bind(ctx context.Context, s *stages.Shard, id int64, fresh boo
 			case !st.found:
 				return m.bindUnrecorded(ctx, s, id)
 			case !st.live:
-				m.wait(ctx, st)
-				return binding{use: never}, nil
+				return binding{use: never, owed: m.wait(ctx, st)}, nil
 			}
 			rec = st.record
 			m.known.learn(rec)
@@ -194,11 +196,19 @@ func (m *Manager) bindUnrecorded(ctx context.Context, s *stages.Shard, id int64)
 }
 
 // wait gives an owed lease the time to be finished before a client is told that it
-// doesn't exist. If that can't be done now, it is told all the same.
-func (m *Manager) wait(ctx context.Context, st state) {
-	if err := m.finishFor(ctx, st); err != nil {
-		m.debts.add(st.id, time.Now())
+// doesn't exist. If that can't be done now, and there is one order over all shards, an
+// error says so: the keys that are left could still be read. Otherwise it is told all
+// the same: what is left is on a shard that can't be read for now either.
+func (m *Manager) wait(ctx context.Context, st state) error {
+	err := m.finishFor(ctx, st)
+	if err == nil {
+		return nil
 	}
+	m.debts.add(st.id, time.Now())
+	if m.o.Deleted == nil {
+		return nil
+	}
+	return err
 }
 
 // ensure has the lease granted on the shard, in the three steps of the package's
@@ -212,7 +222,7 @@ func (m *Manager) ensure(ctx context.Context, r record, s *stages.Shard) (alive 
 			return false, err
 		}
 		err := bounded(ctx, m.o.Timeout, s, func(ctx context.Context) error {
-			_, err := leaseClient(s).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: r.shardID, TTL: shardTTL})
+			_, err := m.places.of(s).lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: r.shardID, TTL: shardTTL})
 			return err
 		})
 		if err != nil && !isLeaseExist(err) {
@@ -224,7 +234,7 @@ func (m *Manager) ensure(ctx context.Context, r record, s *stages.Shard) (alive 
 		}
 		if !st.live || st.born != r.born {
 			// Nobody else may be left to do it. If it fails, the sweep does.
-			_ = m.revokeOn(ctx, m.position(s.Name), r.shardID)
+			_ = m.revokeOn(ctx, m.places.of(s), r.shardID)
 			return false, nil
 		}
 		m.known.attach(r, s.Number)
@@ -242,6 +252,9 @@ func (m *Manager) refused(ctx context.Context, s *stages.Shard, b bindings) (ret
 				return false, m.unsure(ctx, id, unlisted)
 			}
 		}
+		if p.owed != nil {
+			return false, p.owed
+		}
 		if !p.live {
 			continue
 		}
@@ -251,7 +264,9 @@ func (m *Manager) refused(ctx context.Context, s *stages.Shard, b bindings) (ret
 			return false, fmt.Errorf("lease %x: %w", uint64(id), err)
 		}
 		if st.owed() {
-			m.wait(ctx, st)
+			if err := m.wait(ctx, st); err != nil {
+				return false, err
+			}
 		}
 		if st.live && (st.shardID != p.shardID || !m.isHome(s)) {
 			retry = true

@@ -76,7 +76,7 @@ func bounded(ctx context.Context, limit time.Duration, s *stages.Shard, call fun
 	defer cancel()
 	err := call(own)
 	if err != nil && own.Err() != nil && ctx.Err() == nil {
-		err = status.Errorf(codes.Unavailable, "sharder: shard %s did not answer within %v", s.Name, limit)
+		err = status.Errorf(codes.Unavailable, "sharder: %v did not answer within %v", s, limit)
 	}
 	return at(s, err)
 }

@@ -12,8 +12,7 @@ import (
 )
 
 // Grant makes a lease at home: the etcd lease that keeps time, then the records.
-// TTL and header are home's, and so are errors about the TTL. After an error that
-// leaves the outcome open the lease may exist under an id nobody was told, until its
+// The TTL is home's, and so are errors about it. After an error that leaves the outcome open the lease may exist under an id nobody was told, until its
 // time is up; a lease without records holds nothing and ends by itself.
 func (m *Manager) Grant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
 	if r.ID != 0 {
@@ -25,9 +24,16 @@ func (m *Manager) Grant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.Lease
 	// dead already; neither happens often, and never for long.
 	for range 4 {
 		resp, again, err := m.grantOnce(ctx, r)
-		if !again {
-			return resp, err
+		if again {
+			continue
 		}
+		if err == nil {
+			resp.Header, err = m.header(ctx, true, resp.Header)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return resp, nil
 	}
 	return nil, rpctypes.ErrGRPCLeaseExist
 }
@@ -41,19 +47,23 @@ func (m *Manager) grantOnce(ctx context.Context, r *pb.LeaseGrantRequest) (resp 
 	} else {
 		rec.shardID = drawAlias(r.ID)
 	}
-	granted, err := m.home.lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: rec.shardID, TTL: r.TTL})
+	var granted *pb.LeaseGrantResponse
+	err = bounded(ctx, m.o.Timeout, m.o.Home, func(ctx context.Context) (err error) {
+		granted, err = m.home.lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: rec.shardID, TTL: r.TTL})
+		return err
+	})
 	if isLeaseExist(err) {
 		return nil, true, nil
 	}
 	if err != nil {
-		return nil, false, at(m.o.Home, err)
+		return nil, false, err
 	}
 	rec.ttl = granted.TTL
 	st, done, err := m.home.record(ctx, rec)
 	if err != nil {
 		m.takeBack(ctx, rec.shardID)
 		if isLeaseNotFound(err) {
-			err = status.Errorf(codes.Unavailable, "sharder: lease %x ended before it was recorded on shard %s", uint64(rec.id), m.o.Home.Name)
+			err = status.Errorf(codes.Unavailable, "sharder: lease %x ended before it was recorded on %v", uint64(rec.id), m.o.Home)
 		}
 		return nil, false, err
 	}

@@ -26,7 +26,7 @@ type managerAsker struct {
 func (a *managerAsker) group(s *stages.Shard) *group {
 	g := a.groups[s]
 	if g == nil {
-		g = a.m.renewals[a.m.position(s.Name)].enter("", nil)
+		g = a.m.places.of(s).renewals.enter("", nil)
 		a.groups[s] = g
 	}
 	return g
@@ -115,14 +115,14 @@ func (q *renewalQuestion) answer(ctx context.Context) (*pb.LeaseKeepAliveRespons
 			return nil, q.err
 		}
 		if q.over != nil {
-			return q.end(ctx, *q.over), nil
+			return q.end(ctx, *q.over)
 		}
 		resp, err := q.home.wait(ctx, q.renewal)
 		if err != nil {
 			return nil, err
 		}
 		if resp.TTL > 0 {
-			return &pb.LeaseKeepAliveResponse{Header: resp.Header, ID: q.id, TTL: resp.TTL}, nil
+			return q.m.kept(ctx, resp.Header, q.id, resp.TTL)
 		}
 		q.m.known.forget(q.id)
 		st, err := q.m.lookPatiently(ctx, q.id)
@@ -130,22 +130,33 @@ func (q *renewalQuestion) answer(ctx context.Context) (*pb.LeaseKeepAliveRespons
 			return nil, err
 		}
 		if !st.live {
-			return q.end(ctx, st), nil
+			return q.end(ctx, st)
 		}
 		q.m.known.learn(st.record)
 		q.rec = st.record
 		q.renewal, q.err = q.home.join(ctx, q.rec.shardID)
 	}
 	q.abandon()
-	return nil, gone(ctx, "shard %s has records of lease %x but not the lease", q.m.o.Home.Name, uint64(q.id))
+	return nil, gone(ctx, "%v has records of lease %x but not the lease", q.m.o.Home, uint64(q.id))
 }
 
 // end is the answer for a lease that doesn't exist, or soon won't.
-func (q *renewalQuestion) end(ctx context.Context, st state) *pb.LeaseKeepAliveResponse {
+func (q *renewalQuestion) end(ctx context.Context, st state) (*pb.LeaseKeepAliveResponse, error) {
 	if st.owed() {
-		q.m.wait(ctx, st)
+		if err := q.m.wait(ctx, st); err != nil {
+			return nil, err
+		}
 	}
-	return &pb.LeaseKeepAliveResponse{Header: st.header, ID: q.id}
+	return q.m.kept(ctx, st.header, q.id, 0)
+}
+
+// kept is the answer to a keep-alive.
+func (m *Manager) kept(ctx context.Context, homes *pb.ResponseHeader, id, ttl int64) (*pb.LeaseKeepAliveResponse, error) {
+	h, err := m.header(ctx, false, homes)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.LeaseKeepAliveResponse{Header: h, ID: id, TTL: ttl}, nil
 }
 
 // nativeQuestion is a request for a lease of a shard's own.
@@ -172,7 +183,9 @@ func (q *nativeQuestion) answer(ctx context.Context) (*pb.LeaseKeepAliveResponse
 		return nil, err
 	}
 	if resp.TTL <= 0 {
-		q.m.native.drop(q.id)
+		if err := q.m.nativeEnded(ctx, q.group.r.shard, q.id); err != nil {
+			return nil, err
+		}
 	}
-	return &pb.LeaseKeepAliveResponse{Header: resp.Header, ID: q.id, TTL: resp.TTL}, nil
+	return q.m.kept(ctx, resp.Header, q.id, resp.TTL)
 }

@@ -125,7 +125,7 @@ func TestARenewalIsNeverOlderThanTheRequest(t *testing.T) {
 	id := s.mustGrant(0, 600)
 	hold := make(chan struct{}) // answers arrive once it is closed
 	s.taps["a"].set(func(p *tap) { p.hold = hold })
-	g := s.renewals[0].enter("", nil)
+	g := s.places.home.renewals.enter("", nil)
 	defer g.leave()
 	join := func() *renewal {
 		r, err := g.join(t.Context(), id)
@@ -161,7 +161,7 @@ func TestAKeepAliveNobodyWaitsForIsNotSent(t *testing.T) {
 	w := newWorld(t)
 	s := w.recovered()
 	s.taps["a"].set(func(p *tap) { p.noStream = unavailable })
-	g := s.renewals[0].enter("", nil)
+	g := s.places.home.renewals.enter("", nil)
 	defer g.leave()
 	left, err := g.join(t.Context(), 1)
 	if err != nil {
@@ -308,7 +308,7 @@ func TestTheNumberOfRenewalsUnderWayIsBounded(t *testing.T) {
 	w := newWorld(t)
 	s := w.recovered(func(o *Options) { o.MaxRenewals = 2; o.KeepAliveStreams = 1 })
 	w.etcds["a"].Stop()
-	r := s.renewals[0]
+	r := s.places.home.renewals
 	g := r.enter("", nil)
 	for id := range int64(2) {
 		if _, err := g.join(t.Context(), id+1); err != nil {

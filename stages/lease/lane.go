@@ -123,7 +123,7 @@ func (l *lane) send(ctx context.Context, stream pb.Lease_LeaseKeepAliveClient, b
 			return ctx.Err()
 		case now := <-check.C:
 			if l.late(now, limit) {
-				return status.Errorf(codes.Unavailable, "sharder: shard %s did not answer a keep-alive within %v", l.g.r.shard.Name, limit)
+				return status.Errorf(codes.Unavailable, "sharder: %v did not answer a keep-alive within %v", l.g.r.shard, limit)
 			}
 		}
 	}
@@ -159,13 +159,13 @@ func (l *lane) receive(stream pb.Lease_LeaseKeepAliveClient) error {
 	for {
 		resp, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return status.Errorf(codes.Unavailable, "sharder: shard %s closed a keep-alive stream", l.g.r.shard.Name)
+			return status.Errorf(codes.Unavailable, "sharder: %v closed a keep-alive stream", l.g.r.shard)
 		}
 		if err != nil {
 			return err
 		}
 		if !l.answered(resp) {
-			return status.Errorf(codes.Internal, "sharder: shard %s answered a keep-alive of lease %x that was not asked", l.g.r.shard.Name, uint64(resp.ID))
+			return status.Errorf(codes.Internal, "sharder: %v answered a keep-alive of lease %x that was not asked", l.g.r.shard, uint64(resp.ID))
 		}
 	}
 }

@@ -40,8 +40,21 @@ var (
 
 // Options says which shards there are and sets the bounds. Zero means the default.
 type Options struct {
-	Home   *stages.Shard   // holds the records and the clock; one of Shards
-	Shards []*stages.Shard // all, home among them
+	Home   *stages.Shard   // holds the records and the clock: one of Shards, or a cluster without clients' keys
+	Shards []*stages.Shard // those that may hold clients' keys
+
+	// Deleted is called, if set, whenever leased keys may have gone from a shard by the
+	// given revision of it, before any client is told so, and before the records go. It
+	// returns when every read that begins later sees that (order.Order.Cover). After an
+	// error it is called again, with this revision or a later one, and until it has
+	// succeeded nobody says that the lease does not exist. Any number of calls may be
+	// under way at once.
+	Deleted func(ctx context.Context, shard *stages.Shard, revision int64) error
+	// Header gives, if set, the header of every answer instead of home's, and is asked
+	// when the work is done. A fresh one is not older than anything acknowledged
+	// anywhere before the call; otherwise what is at hand does, and asking must cost
+	// nothing, since every keep-alive does it.
+	Header func(ctx context.Context, fresh bool) (*pb.ResponseHeader, error)
 
 	KeepAliveStreams int           // upstream keep-alive streams, per identity; 4
 	MaxRenewals      int           // leases being renewed at once, per shard; 65536
@@ -90,11 +103,10 @@ type Manager struct {
 	known  *known
 	debts  *debts
 	native *natives
-	health []*breaker // by position in o.Shards
-	grants *flights   // attaches under way
+	places places
+	grants *flights // attaches under way
 	dead   deadAliases
 
-	renewals []*renewals // by position in o.Shards
 	sessions sessions
 
 	nonce    uint64 // makes this Manager's delays differ from others'
@@ -113,25 +125,12 @@ func New(o Options) *Manager {
 		grants: newFlights(),
 		nonce:  rand.Uint64(),
 	}
-	for _, s := range o.Shards {
-		m.health = append(m.health, &breaker{onUp: m.debts.hurry})
-		m.renewals = append(m.renewals, newRenewals(s, o))
-	}
+	m.places = newPlaces(o, m.debts.hurry)
 	m.sessions.init()
 	return m
 }
 
-// position finds a shard in the options by its name; -1 if it isn't there.
-func (m *Manager) position(name string) int {
-	for i, s := range m.o.Shards {
-		if s.Name == name {
-			return i
-		}
-	}
-	return -1
-}
-
 // isHome tells whether home's own etcd lease looks after keys on this shard.
-func (m *Manager) isHome(s *stages.Shard) bool { return s.Name == m.o.Home.Name }
+func (m *Manager) isHome(s *stages.Shard) bool { return s == m.o.Home }
 
 func leaseClient(s *stages.Shard) pb.LeaseClient { return pb.NewLeaseClient(s.Conn) }

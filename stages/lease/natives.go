@@ -95,10 +95,20 @@ func (m *Manager) nativeAlive(ctx context.Context, s *stages.Shard, id int64) (b
 		return false, err
 	}
 	if noLease(r) {
-		m.native.drop(id)
-		return false, nil
+		return false, m.nativeEnded(ctx, s, id)
 	}
 	return true, nil
+}
+
+// nativeEnded forgets a native lease that its shard says has ended, once that is
+// covered: the shard's clock may have ended it a moment ago. Before it returns nil, the
+// lease is not to be called gone.
+func (m *Manager) nativeEnded(ctx context.Context, s *stages.Shard, id int64) error {
+	if err := m.coverHead(ctx, m.places.of(s)); err != nil {
+		return err
+	}
+	m.native.drop(id)
+	return nil
 }
 
 // noLease tells etcd's answer about a lease that doesn't exist.

@@ -163,7 +163,7 @@ func (g *group) wait(ctx context.Context, r *renewal) (*pb.LeaseKeepAliveRespons
 		return nil, ctx.Err()
 	case <-t.C:
 		g.abandon(r)
-		return nil, gone(ctx, "shard %s did not answer a keep-alive within %v", g.r.shard.Name, g.r.patience)
+		return nil, gone(ctx, "%v did not answer a keep-alive within %v", g.r.shard, g.r.patience)
 	}
 }
 

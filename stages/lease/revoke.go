@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -34,31 +35,34 @@ func (m *Manager) Revoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.Lea
 		// It was at its end before, and somebody else finished it.
 		return nil, rpctypes.ErrGRPCLeaseNotFound
 	}
+	if header, err = m.header(ctx, true, header); err != nil {
+		return nil, err
+	}
 	return &pb.LeaseRevokeResponse{Header: header}, nil
 }
 
 // anyShard lets finish ask every shard; Run leaves out those known to be down.
-func anyShard(int) bool { return true }
+func anyShard(*place) bool { return true }
 
 // finish deletes what is left of an owed lease, st, everywhere, then its records.
 // won tells that this call removed the marker, the last step. ask says whether to
-// try a shard, by position. An error means that something may be left, and the
+// try a shard. An error means that something may be left, or is not covered, and the
 // records with it.
-func (m *Manager) finish(ctx context.Context, st state, ask func(i int) bool) (header *pb.ResponseHeader, won bool, err error) {
+func (m *Manager) finish(ctx context.Context, st state, ask func(*place) bool) (header *pb.ResponseHeader, won bool, err error) {
 	failures := make([]error, len(st.attached)+1)
 	var wg conc.WaitGroup
-	wg.Go(func() { failures[0] = m.revokeOn(ctx, m.position(m.o.Home.Name), st.shardID) })
+	wg.Go(func() { failures[0] = m.revokeOn(ctx, m.places.home, st.shardID) })
 	for i, name := range st.attached {
-		pos := m.position(name)
-		if pos < 0 {
+		p := m.places.named(name)
+		if p == nil {
 			failures[i+1] = fmt.Errorf("shard %s is not configured", name)
 			continue
 		}
-		if !ask(pos) {
+		if !ask(p) {
 			failures[i+1] = fmt.Errorf("shard %s is down", name)
 			continue
 		}
-		wg.Go(func() { failures[i+1] = m.revokeOn(ctx, pos, st.shardID) })
+		wg.Go(func() { failures[i+1] = m.revokeOn(ctx, p, st.shardID) })
 	}
 	wg.Wait()
 	if err := m.left(ctx, st, failures); err != nil {
@@ -67,26 +71,13 @@ func (m *Manager) finish(ctx context.Context, st state, ask func(i int) bool) (h
 	return m.home.close(ctx, st.record)
 }
 
-// revokeOn deletes the lease's keys on one shard; nothing there is fine.
-func (m *Manager) revokeOn(ctx context.Context, pos int, shardID int64) error {
-	s := m.o.Shards[pos]
-	err := bounded(ctx, m.o.Timeout, s, func(ctx context.Context) error {
-		_, err := leaseClient(s).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: shardID})
-		return err
-	})
-	if isLeaseNotFound(err) {
-		err = nil
-	}
-	if ctx.Err() == nil { // else it says nothing about the shard
-		m.health[pos].report(err == nil || !unreachable(err))
-	}
-	return err
-}
-
 // left turns what went wrong on the shards into one error that names them. Those
 // where it went right are noted, so that the next try leaves them alone.
 func (m *Manager) left(ctx context.Context, st state, failures []error) error {
-	names := append([]string{m.o.Home.Name}, st.attached...)
+	names := []string{m.o.Home.String()}
+	for _, name := range st.attached {
+		names = append(names, "shard "+name)
+	}
 	var bad []string
 	for i, err := range failures {
 		if err != nil {
@@ -110,7 +101,7 @@ func (m *Manager) left(ctx context.Context, st state, failures []error) error {
 // unfinished is the error for a lease that is at its end with keys left. A refusal
 // of a shard (no permission, say) goes to the client as it is.
 func (m *Manager) unfinished(ctx context.Context, st state, bad []string, failures []error) error {
-	if err := ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil && !errors.Is(context.Cause(ctx), errPatience) {
 		return status.FromContextError(err).Err()
 	}
 	for _, err := range failures {
@@ -118,7 +109,7 @@ func (m *Manager) unfinished(ctx context.Context, st state, bad []string, failur
 			return err
 		}
 	}
-	return status.Errorf(codes.Unavailable, "sharder: lease %x has ended, but its keys on shard %s are not deleted yet: %v",
+	return status.Errorf(codes.Unavailable, "sharder: lease %x has ended, but is not finished on %s yet: %v",
 		uint64(st.id), strings.Join(bad, ", "), firstOf(failures))
 }
 
@@ -134,11 +125,17 @@ func firstOf(errs []error) error {
 // finishFor finishes an owed lease because somebody waits for it: no longer than
 // the patience, and not on shards that are known to be down.
 func (m *Manager) finishFor(ctx context.Context, st state) error {
-	ctx, cancel := context.WithTimeout(ctx, m.o.Patience)
+	own, cancel := context.WithTimeoutCause(ctx, m.o.Patience, errPatience)
 	defer cancel()
-	_, _, err := m.finish(ctx, st, m.up)
+	_, _, err := m.finish(own, st, m.up)
+	if code, _ := statusOf(err); err != nil && code != codes.Unavailable && own.Err() != nil {
+		return gone(ctx, "lease %x has ended, but is not finished yet: %v", uint64(st.id), errPatience)
+	}
 	return err
 }
+
+// errPatience is why a client that waits for others' leases is not let wait longer.
+var errPatience = errors.New("it takes too long")
 
 // settle finishes a lease if it is owed; it is what Run's workers do.
 func (m *Manager) settle(ctx context.Context, id int64) error {
@@ -154,7 +151,7 @@ func (m *Manager) settle(ctx context.Context, id int64) error {
 }
 
 // up tells whether a shard is worth asking.
-func (m *Manager) up(pos int) bool { return m.health[pos].allow() }
+func (m *Manager) up(p *place) bool { return p.health.allow() }
 
 // notNative refuses an id that a shard had before sharder came.
 func (m *Manager) notNative(ctx context.Context, id int64) error {
@@ -177,9 +174,16 @@ func (m *Manager) revokeNative(ctx context.Context, r *pb.LeaseRevokeRequest) (*
 	if s == nil {
 		return nil, rpctypes.ErrGRPCLeaseNotFound
 	}
-	resp, err := leaseClient(s).LeaseRevoke(ctx, r)
-	if err == nil {
-		m.native.drop(r.ID)
+	p := m.places.of(s)
+	resp, err := p.lease.LeaseRevoke(ctx, r)
+	err = at(s, err)
+	if uncovered := m.coverEnd(ctx, p, resp.GetHeader().GetRevision(), err); uncovered != nil {
+		return nil, uncovered
 	}
-	return resp, at(s, err)
+	m.native.drop(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	resp.Header, err = m.header(ctx, true, resp.Header)
+	return resp, err
 }

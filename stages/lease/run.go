@@ -105,7 +105,7 @@ func (m *Manager) follow(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			m.o.Logger.Warn("lease records can't be followed", "shard", m.o.Home.Name, "error", err)
+			m.o.Logger.Warn("lease records can't be followed", "home", m.o.Home.String(), "error", err)
 		}
 		if rev != before {
 			delay = 0 // got somewhere
@@ -138,6 +138,9 @@ func (m *Manager) watch(ctx context.Context, rev int64) (int64, error) {
 		}
 		if r.Canceled {
 			return rev, gone(ctx, "watch of lease records ended: %s", r.CancelReason)
+		}
+		if r.Created {
+			m.debts.hurry() // home may have been away, and with it all that failed
 		}
 		for _, e := range r.Events {
 			m.see(e)

@@ -93,6 +93,11 @@ func (m *Manager) sweepShard(ctx context.Context, s *stages.Shard, listed []int6
 		})
 	}
 	p.Wait()
+	if m.native.isPending(s) {
+		// From now on an id that isn't found is said not to exist. What the shard let
+		// expire before it was listed must have been seen by then.
+		failed = errors.Join(failed, m.coverHead(ctx, m.places.of(s)))
+	}
 	if failed = errors.Join(failed, ctx.Err()); failed != nil {
 		m.o.Logger.Warn("leases of a shard can't be told apart yet", "shard", s.Name, "error", failed)
 		return
@@ -128,14 +133,7 @@ func (m *Manager) sweepLease(ctx context.Context, s *stages.Shard, id int64) (na
 	if r.GrantedTTL != shardTTL {
 		return true, nil
 	}
-	err = bounded(ctx, m.o.Timeout, s, func(ctx context.Context) error {
-		_, err := leaseClient(s).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
-		return err
-	})
-	if isLeaseNotFound(err) {
-		err = nil
-	}
-	if err == nil {
+	if err = m.revokeOn(ctx, m.places.of(s), id); err == nil {
 		m.o.Logger.Info("revoked a lease on a shard whose lease at home has ended", "shard", s.Name, "id", hexID(id))
 	}
 	return false, err

@@ -25,7 +25,7 @@ func (m *Manager) TimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) 
 	if !st.found {
 		return m.timeToLiveNative(ctx, r, st.header)
 	}
-	out := &pb.LeaseTimeToLiveResponse{Header: st.header, ID: r.ID, GrantedTTL: st.ttl}
+	out := &pb.LeaseTimeToLiveResponse{ID: r.ID, GrantedTTL: st.ttl}
 	var mu sync.Mutex
 	_, err = pipeline.Scatter(func(ctx context.Context, s *stages.Shard) (struct{}, error) {
 		part, err := m.askTTL(ctx, s, &pb.LeaseTimeToLiveRequest{ID: st.shardID, Keys: r.Keys})
@@ -44,7 +44,8 @@ func (m *Manager) TimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) 
 		return nil, err
 	}
 	slices.SortFunc(out.Keys, bytes.Compare)
-	return out, nil
+	out.Header, err = m.header(ctx, false, st.header)
+	return out, err
 }
 
 // holders are the shards to ask about a lease: home, and for its keys those it is
@@ -52,8 +53,8 @@ func (m *Manager) TimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) 
 func (m *Manager) holders(st state, keys bool) []*stages.Shard {
 	all := []*stages.Shard{m.o.Home}
 	for _, name := range st.attached {
-		if i := m.position(name); keys && i >= 0 {
-			all = append(all, m.o.Shards[i])
+		if p := m.places.named(name); keys && p != nil {
+			all = append(all, p.shard)
 		}
 	}
 	return all
@@ -63,7 +64,7 @@ func (m *Manager) holders(st state, keys bool) []*stages.Shard {
 func (m *Manager) askTTL(ctx context.Context, s *stages.Shard, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	var resp *pb.LeaseTimeToLiveResponse
 	err := bounded(ctx, m.o.Timeout, s, func(ctx context.Context) (err error) {
-		resp, err = leaseClient(s).LeaseTimeToLive(ctx, r)
+		resp, err = m.places.of(s).lease.LeaseTimeToLive(ctx, r)
 		return err
 	})
 	if err != nil && unreachable(err) && r.Keys && !m.isHome(s) {
@@ -78,22 +79,26 @@ func clientKeys(keys [][]byte) [][]byte {
 }
 
 // timeToLiveNative relays for an id without records.
-func (m *Manager) timeToLiveNative(ctx context.Context, r *pb.LeaseTimeToLiveRequest, h *pb.ResponseHeader) (*pb.LeaseTimeToLiveResponse, error) {
+func (m *Manager) timeToLiveNative(ctx context.Context, r *pb.LeaseTimeToLiveRequest, homes *pb.ResponseHeader) (*pb.LeaseTimeToLiveResponse, error) {
+	out := &pb.LeaseTimeToLiveResponse{Header: homes, ID: r.ID, TTL: -1}
 	s, unlisted := m.native.find(r.ID)
 	if s != nil {
 		resp, err := m.askTTL(ctx, s, r)
+		if err == nil && noLease(resp) {
+			s, err = nil, m.nativeEnded(ctx, s, r.ID)
+		} else {
+			out = resp
+		}
 		if err != nil {
 			return nil, err
 		}
-		if !noLease(resp) {
-			return resp, nil
-		}
-		m.native.drop(r.ID)
 	}
-	if unlisted != nil {
+	if s == nil && unlisted != nil {
 		return nil, m.unsure(ctx, r.ID, unlisted)
 	}
-	return &pb.LeaseTimeToLiveResponse{Header: h, ID: r.ID, TTL: -1}, nil
+	h, err := m.header(ctx, false, out.Header)
+	out.Header = h
+	return out, err
 }
 
 // Leases lists all leases: those with a marker at one revision of home, then the
@@ -127,7 +132,8 @@ func (m *Manager) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.Lea
 	for id := range natives {
 		out.Leases = append(out.Leases, &pb.LeaseStatus{ID: id})
 	}
-	return out, nil
+	out.Header, err = m.header(ctx, false, out.Header)
+	return out, err
 }
 
 // liveNatives asks the shards which of their own leases are left.
@@ -164,7 +170,7 @@ func setOf(ids []int64) map[int64]bool {
 // and still list what has ended.
 func (m *Manager) listLeases(ctx context.Context, s *stages.Shard) (ids []int64, err error) {
 	err = bounded(ctx, m.o.Timeout, s, func(ctx context.Context) error {
-		r, err := leaseClient(s).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+		r, err := m.places.of(s).lease.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 		for _, l := range r.GetLeases() {
 			ids = append(ids, l.ID)
 		}
