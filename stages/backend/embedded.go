@@ -34,6 +34,8 @@ type EmbeddedOptions struct {
 	Listen string
 	// MaxRequestBytes is etcd's limit of that name; 0 for etcd's own (1.5 MiB).
 	MaxRequestBytes uint
+	// MaxTxnOps is etcd's limit of that name; 0 for etcd's own (128).
+	MaxTxnOps uint
 	// Logger hears of start and stop. etcd's own messages go to the file etcd.log
 	// in Dir, warnings and worse; what ends the process goes to stderr as well.
 	Logger *slog.Logger
@@ -113,6 +115,9 @@ func (o EmbeddedOptions) config(log *os.File) (*embed.Config, error) {
 	conf.EnableGRPCGateway = false
 	if o.MaxRequestBytes > 0 {
 		conf.MaxRequestBytes = o.MaxRequestBytes
+	}
+	if o.MaxTxnOps > 0 {
+		conf.MaxTxnOps = o.MaxTxnOps
 	}
 	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger(log))
 	return conf, nil

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/stages"
 )
 
 // errTimeout is the cause of a context that ended by Options.Timeout.
@@ -50,6 +52,7 @@ func (c *Cluster) bound(ctx context.Context, method string) (context.Context, co
 func (c *Cluster) invoke(ctx context.Context, method string, args, reply any, opts []grpc.CallOption, l *login) error {
 	var used memberSet
 	var last error
+	trail := stages.TrailOf(ctx)
 	renewed := false
 	for {
 		m, err := c.pick(ctx, used)
@@ -60,6 +63,9 @@ func (c *Cluster) invoke(ctx context.Context, method string, args, reply any, op
 			return c.exhausted(last)
 		}
 		a := c.try(ctx, m, method, args, reply, opts, l)
+		if !a.lost {
+			trail.Answered(m.index, len(c.members))
+		}
 		switch {
 		case a.err == nil:
 			return nil

@@ -14,6 +14,7 @@ type MemberStatus struct {
 	Endpoint string    // host:port
 	Healthy  bool      // it answered its last probe, and calls are sent to it
 	NoLeader bool      // it answered, and said that it has no leader
+	Leader   bool      // it answered, and said that it is the leader
 	Version  string    // etcd's version, "" until it told
 	Since    time.Time // when Healthy last changed; zero before the first probe
 	Err      error     // why it is not healthy; nil if it is or was never probed
@@ -32,6 +33,7 @@ const (
 type condition struct {
 	health     health
 	leaderless bool
+	leading    bool
 	version    string
 	since      time.Time
 	err        error
@@ -80,12 +82,18 @@ func (m *member) change(edit func(*condition)) bool {
 	return c.health != old.health
 }
 
+// finding is what a member said of itself.
+type finding struct {
+	version             string // "" if it did not tell
+	leaderless, leading bool
+}
+
 // answered notes a successful probe.
-func (m *member) answered(version string, leaderless bool) bool {
+func (m *member) answered(f finding) bool {
 	return m.change(func(c *condition) {
-		c.health, c.err, c.leaderless = up, nil, leaderless
-		if version != "" {
-			c.version = version
+		c.health, c.err, c.leaderless, c.leading = up, nil, f.leaderless, f.leading
+		if f.version != "" {
+			c.version = f.version
 		}
 		if c.life.Err() != nil && context.Cause(c.life) != errClosed {
 			c.life, c.end = context.WithCancelCause(context.Background())
@@ -97,7 +105,7 @@ func (m *member) answered(version string, leaderless bool) bool {
 // member that drains, or refuses new calls, still finishes the old ones.
 func (m *member) failed(err error) bool {
 	return m.change(func(c *condition) {
-		c.health, c.err, c.leaderless = down, err, false
+		c.health, c.err, c.leaderless, c.leading = down, err, false, false
 	})
 }
 
@@ -120,7 +128,7 @@ func (m *member) hurry() {
 func (m *member) status() MemberStatus {
 	c := m.now()
 	return MemberStatus{
-		Endpoint: m.endpoint, Healthy: c.health == up, NoLeader: c.leaderless,
+		Endpoint: m.endpoint, Healthy: c.health == up, NoLeader: c.leaderless, Leader: c.leading,
 		Version: c.version, Since: c.since, Err: c.err,
 	}
 }

@@ -2,7 +2,10 @@ package backend
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/sharder/sharder/stages"
 )
 
 // maxDiffLines bounds what a mismatch prints of the routes.
@@ -31,7 +34,11 @@ func (m *StampMismatch) onlyDeployment() bool {
 // Error shows both sides, line by line, and what can be done.
 func (m *StampMismatch) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "sharder: shard %s is stamped for something else (-: what the shard says, +: what this configuration says)", m.Shard)
+	what := "the shard"
+	if m.Shard == stages.OrderName {
+		what = "the order cluster"
+	}
+	fmt.Fprintf(&b, "sharder: shard %s is stamped for something else (-: what %s says, +: what this configuration says)", m.Shard, what)
 	line := func(what, got, want string) {
 		if got != want {
 			fmt.Fprintf(&b, "\n  - %s: %s\n  + %s: %s", what, got, what, want)
@@ -40,8 +47,11 @@ func (m *StampMismatch) Error() string {
 	line("deployment", m.Got.Deployment, m.Want.Deployment)
 	line("shard", m.Got.Shard, m.Want.Shard)
 	line("home of leases", m.Got.Home, m.Want.Home)
+	if m.reordered() {
+		line("shards in their order", strings.Join(m.Got.Shards, ", "), strings.Join(m.Want.Shards, ", "))
+	}
 	line("routes fingerprint", m.Got.Fingerprint, m.Want.Fingerprint)
-	if m.Got.Fingerprint != m.Want.Fingerprint {
+	if m.Got.Fingerprint != m.Want.Fingerprint && !m.reordered() {
 		for _, l := range diffLines(m.Got.Routes, m.Want.Routes) {
 			b.WriteString("\n    " + l)
 		}
@@ -54,15 +64,45 @@ func (m *StampMismatch) Error() string {
 func (m *StampMismatch) remedy() string {
 	switch {
 	case m.Got.Deployment != m.Want.Deployment:
-		return fmt.Sprintf("this etcd cluster belongs to another deployment; correct the endpoints of [shards.%s]", m.Shard)
+		return fmt.Sprintf("this etcd cluster belongs to another deployment; correct the endpoints of %s", section(m.Shard))
+	case m.Got.ordered() != m.Want.ordered():
+		return m.orderRemedy()
+	case m.Got.Shard != m.Want.Shard && (m.Got.Shard == stages.OrderName || m.Want.Shard == stages.OrderName):
+		return fmt.Sprintf("this etcd cluster is %s of this deployment; the endpoints of %s and %s are mixed up",
+			section(m.Got.Shard), section(m.Shard), section(m.Got.Shard))
 	case m.Got.Shard != m.Want.Shard:
 		return fmt.Sprintf("this etcd cluster is shard %q; either the endpoints of [shards.%s] and [shards.%s] are mixed up, or the shard was renamed: give it its old name back",
 			m.Got.Shard, m.Shard, m.Got.Shard)
+	case m.reordered():
+		return "shards are numbered by their place in the file, and revisions were given out by these numbers; put the tables [shards.NAME] back into their old order"
 	case m.Got.Fingerprint != m.Want.Fingerprint:
 		return "give this sharder the [routes] its shards were first used with; keys do not move when a route is edited"
 	default:
 		return fmt.Sprintf("leases live on shard %q; keep it the first of the shards", m.Got.Home)
 	}
+}
+
+// reordered reports whether the shards' names or their order differ, of two deployments
+// that both tell.
+func (m *StampMismatch) reordered() bool {
+	return m.Got.Shards != nil && m.Want.Shards != nil && !slices.Equal(m.Got.Shards, m.Want.Shards)
+}
+
+// orderRemedy is advice where one side has an order cluster and the other has none. What
+// a deployment began as it stays: its revisions mean something else.
+func (m *StampMismatch) orderRemedy() string {
+	if m.Got.ordered() {
+		return "this deployment has one order over all shards; add the table [order] again, with the endpoints it had"
+	}
+	return "this deployment began without [order]: each shard has revisions of its own, and clients hold some of them. Take the table [order] out; for one order, begin a new deployment and import the keys"
+}
+
+// section is the table of the configuration that speaks of a shard.
+func section(shard string) string {
+	if shard == stages.OrderName {
+		return shard
+	}
+	return "[shards." + shard + "]"
 }
 
 // diffLines gives the lines only one side has, in their order, each side for itself.

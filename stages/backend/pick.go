@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/stages"
 )
 
 // settleTimeout bounds how long a call waits for the first probes: two of them,
@@ -18,9 +20,15 @@ func (s memberSet) has(m *member) bool { return s&(1<<m.index) != 0 }
 func (s *memberSet) add(m *member)     { *s |= 1 << m.index }
 
 // pick chooses the member for the next attempt of a call: round robin over those
-// that are up and not in used, preferring those with a leader. It returns nil when
+// that are up and not in used, preferring those with a leader. If ctx has a trail, the
+// leader and members that have not answered on it come before others. It returns nil when
 // there is none, and an error only when ctx ended while waiting for the first probe.
 func (c *Cluster) pick(ctx context.Context, used memberSet) (*member, error) {
+	if t := stages.TrailOf(ctx); t != nil {
+		if m := c.follow(t, used); m != nil {
+			return m, nil
+		}
+	}
 	if m := c.choose(used, up); m != nil {
 		return m, nil
 	}
@@ -31,6 +39,20 @@ func (c *Cluster) pick(ctx context.Context, used memberSet) (*member, error) {
 		return m, nil
 	}
 	return c.choose(used, unknown), nil
+}
+
+// follow chooses a member that has not answered on the trail, the leader first if that is
+// preferred; nil if no such member is up.
+func (c *Cluster) follow(t *stages.Trail, used memberSet) *member {
+	used |= memberSet(t.Asked())
+	if t.LeaderFirst() {
+		for _, m := range c.members {
+			if s := m.now(); s.health == up && s.leading && !used.has(m) {
+				return m
+			}
+		}
+	}
+	return c.choose(used, up)
 }
 
 // waitSettled waits, bounded, until the first probes have told something.

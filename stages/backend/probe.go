@@ -39,11 +39,11 @@ func (c *Cluster) watch(ctx context.Context, m *member) {
 		case <-m.kick:
 		case <-timer.C:
 		}
-		version, leaderless, err := c.probe(ctx, m)
+		found, err := c.probe(ctx, m)
 		if ctx.Err() != nil {
 			return
 		}
-		missed = c.judge(m, missed, version, leaderless, err)
+		missed = c.judge(m, missed, found, err)
 		c.settle()
 		timer.Reset(c.pause(m, missed))
 	}
@@ -63,10 +63,13 @@ func (c *Cluster) pause(m *member, missed int) time.Duration {
 
 // judge draws the conclusion from one probe and returns how many in a row went
 // unanswered.
-func (c *Cluster) judge(m *member, missed int, version string, leaderless bool, err error) int {
+func (c *Cluster) judge(m *member, missed int, found finding, err error) int {
 	if err == nil {
-		if m.answered(version, leaderless) {
-			c.opts.Logger.Info("member answers", "shard", c.opts.Name, "member", m.endpoint, "version", version)
+		if m.answered(found) {
+			c.opts.Logger.Info("member answers", "shard", c.opts.Name, "member", m.endpoint, "version", found.version)
+			if err := c.outdated(m); err != nil {
+				c.opts.Logger.Error("member is too old", "error", err)
+			}
 		}
 		return 0
 	}
@@ -95,16 +98,16 @@ func (c *Cluster) fail(m *member, err error) {
 // probe asks the member how it is: gRPC's health service first, since it knows
 // when etcd does not want to be asked (a defragmentation), then Status for what the
 // health service does not tell. Servers without the former are judged by the latter.
-func (c *Cluster) probe(ctx context.Context, m *member) (version string, leaderless bool, err error) {
+func (c *Cluster) probe(ctx context.Context, m *member) (finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	reply, err := healthpb.NewHealthClient(m.conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	absent := status.Code(err) == codes.Unimplemented
 	switch {
 	case err != nil && !absent:
-		return "", false, err
+		return finding{}, err
 	case err == nil && reply.Status != healthpb.HealthCheckResponse_SERVING:
-		return "", false, fmt.Errorf("its health service says %s", reply.Status)
+		return finding{}, fmt.Errorf("its health service says %s", reply.Status)
 	}
 	ctx, t := c.login.atHand(ctx)
 	st, err := pb.NewMaintenanceClient(m.conn).Status(ctx, &pb.StatusRequest{})
@@ -113,11 +116,11 @@ func (c *Cluster) probe(ctx context.Context, m *member) (version string, leaderl
 	}
 	switch {
 	case err == nil:
-		return st.Version, st.Leader == 0, nil
+		return finding{version: st.Version, leaderless: st.Leader == 0, leading: st.Leader != 0 && st.Leader == st.Header.GetMemberId()}, nil
 	case absent && !answeredByEtcd(err):
-		return "", false, err
+		return finding{}, err
 	default: // it lives, whatever it thinks of our Status request
-		return "", false, nil
+		return finding{}, nil
 	}
 }
 

@@ -9,10 +9,12 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"github.com/sharder/sharder/stages"
 )
 
 // stampKey is where a shard carries its stamp. Clients can't name it.
-const stampKey = "\x00sharder/stamp"
+const stampKey = stages.StampKey
 
 // stampVersion is the form of the stamp this code writes and understands.
 const stampVersion = 1
@@ -29,9 +31,15 @@ type Stamp struct {
 	Fingerprint string `json:"fingerprint"`
 	// Routes are the routes in words, one line each, for people.
 	Routes []string `json:"routes"`
-	// Home is the name of the shard where leases live.
+	// Home is the name of the shard where leases live; with one order over all shards
+	// that is the order cluster, [stages.OrderName], which is stamped like a shard.
 	Home string `json:"home"`
+	// Shards are the names of all shards by number, for people; only with one order.
+	Shards []string `json:"shards,omitempty"`
 }
+
+// ordered reports whether the deployment has one order over all shards.
+func (s Stamp) ordered() bool { return s.Home == stages.OrderName }
 
 // storedStamp is the stamp as it is written.
 type storedStamp struct {
@@ -42,6 +50,9 @@ type storedStamp struct {
 // CheckStamp writes the stamp if the shard has none, and gives the one it has. A
 // stamp that says something else than want is a *StampMismatch (got is set then,
 // too). It may be repeated after any error: the stamp is only ever created.
+//
+// With one order over all shards, a shard gets the other keys of its own in the same
+// transaction, so that one revision is all that is sharder's.
 func CheckStamp(ctx context.Context, conn grpc.ClientConnInterface, want Stamp) (got Stamp, err error) {
 	text, err := json.Marshal(storedStamp{Version: stampVersion, Stamp: want})
 	if err != nil {
@@ -53,10 +64,8 @@ func CheckStamp(ctx context.Context, conn grpc.ClientConnInterface, want Stamp) 
 			Key: []byte(stampKey), Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL,
 			TargetUnion: &pb.Compare_CreateRevision{CreateRevision: 0},
 		}},
-		Success: []*pb.RequestOp{
-			{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(stampKey), Value: text}}},
-			{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte(stampKey)}}},
-		},
+		Success: append(want.puts(text),
+			&pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte(stampKey)}}}),
 		Failure: []*pb.RequestOp{
 			{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte(stampKey)}}},
 		},
@@ -76,6 +85,18 @@ func CheckStamp(ctx context.Context, conn grpc.ClientConnInterface, want Stamp) 
 		return got, &StampMismatch{Shard: want.Shard, Got: got, Want: want}
 	}
 	return got, nil
+}
+
+// puts are the writes that stamp a shard.
+func (s Stamp) puts(text []byte) []*pb.RequestOp {
+	put := func(key string, value []byte) *pb.RequestOp {
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(key), Value: value}}}
+	}
+	all := []*pb.RequestOp{put(stampKey, text)}
+	if s.ordered() && s.Shard != stages.OrderName {
+		all = append(all, put(stages.RoutesKey, []byte(s.Fingerprint)), put(stages.ClosedKey, []byte(stages.NoneClosed)))
+	}
+	return all
 }
 
 // readStamp gives the stamp of a shard, if it has one.
