@@ -57,7 +57,7 @@ const mark = "-end"
 func CheckHistories(t testing.TB, shards []*grpc.ClientConn, l *Load, recorders ...*Recorder) {
 	t.Helper()
 	for i, prefix := range Prefixes {
-		truth := history(t, shards[i], i)
+		truth := remembered(t, shards[i], i)
 		there := map[string]bool{}
 		for _, ev := range truth {
 			there[ev.key] = true
@@ -78,8 +78,8 @@ func CheckHistories(t testing.TB, shards []*grpc.ClientConn, l *Load, recorders 
 	}
 }
 
-// history is what a shard itself remembers, up to the mark.
-func history(t testing.TB, conn *grpc.ClientConn, shard int) []event {
+// remembered is what a shard itself remembers, up to the mark.
+func remembered(t testing.TB, conn *grpc.ClientConn, shard int) []event {
 	t.Helper()
 	r := Record(t, conn, "truth", "\x01", "\x00", 1)
 	Eventually(t, Bound, "the history of the shard", func() bool { return r.saw(t, Prefixes[shard]+mark) })

@@ -3,6 +3,10 @@
 // Recorder is a watch that keeps its events; CheckHistories compares both with the
 // history that the shards kept: nothing lost, nothing twice, nothing out of order.
 //
+// Where there is one revision over all shards, more can be said: Clients read and write
+// the same keys through several servers and log every request, a Follower watches and
+// goes on elsewhere when its stream breaks. Package history judges both.
+//
 // It expects the routes of harness.Three.
 package witness
 

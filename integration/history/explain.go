@@ -1,0 +1,58 @@
+package history
+
+// explain finds for each revision that no acknowledged write made one of those whose
+// outcome is unknown, each at most once.
+func (c *checker) explain() {
+	var lost []int // numbers of writes whose outcome is unknown
+	for i, o := range c.ops {
+		if o.outcome() == unknown && o.writes() {
+			lost = append(lost, i)
+		}
+	}
+	m := &matching{taken: map[int]int64{}}
+	for rev := int64(2); rev <= c.t.Last(); rev++ {
+		if c.claimed[rev] != nil || len(c.t.Events(rev)) == 0 {
+			continue
+		}
+		m.could = func(rev int64) (out []int) { return c.explanations(rev, lost) }
+		if !m.match(rev, map[int]bool{}) {
+			c.fail(Invented, "nobody asked for revision %d, or it happened twice or too early: %v", rev, c.t.Events(rev))
+		}
+	}
+}
+
+// explanations are those of the ops that would have made a revision's events, and had
+// been called while that was still possible.
+func (c *checker) explanations(rev int64, among []int) (out []int) {
+	for _, i := range among {
+		if c.bound[i] >= rev {
+			continue
+		}
+		_, made, err := evaluate(c.t.at(rev-1), c.ops[i].Request)
+		if err == nil && sameEvents(made, c.t.Events(rev)) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// matching pairs revisions with ops: a revision whose ops are all taken makes one of
+// those that took them look for another.
+type matching struct {
+	taken map[int]int64 // op to revision
+	could func(rev int64) []int
+}
+
+func (m *matching) match(rev int64, tried map[int]bool) bool {
+	for _, i := range m.could(rev) {
+		if tried[i] {
+			continue
+		}
+		tried[i] = true
+		if other, ok := m.taken[i]; !ok || m.match(other, tried) {
+			m.taken[i] = rev
+			return true
+		}
+	}
+	return false
+}
