@@ -26,7 +26,12 @@ type ShardError struct {
 }
 
 // Error names the shard in front of the cause.
-func (e *ShardError) Error() string { return fmt.Sprintf("%v: %v", e.Shard, e.Err) }
+func (e *ShardError) Error() string {
+	if e.Shard.Number == OrderCluster {
+		return fmt.Sprintf("%v: %v", e.Shard, e.Err)
+	}
+	return fmt.Sprintf("shard %q: %v", e.Shard.Name, e.Err)
+}
 
 // Unwrap gives the cause.
 func (e *ShardError) Unwrap() error { return e.Err }
