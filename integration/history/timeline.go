@@ -12,6 +12,7 @@ import (
 // Violation is something that no correct etcd does. Rule is one of the constants.
 type Violation struct{ Rule, What string }
 
+// String is the rule and what broke it.
 func (v Violation) String() string { return v.Rule + ": " + v.What }
 
 // The rules. The last six are etcd's guarantees for watches.
