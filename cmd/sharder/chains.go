@@ -11,6 +11,7 @@ import (
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/lease"
+	"github.com/sharder/sharder/stages/order"
 	"github.com/sharder/sharder/stages/watch"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -19,17 +20,19 @@ import (
 // This file is the picture of the whole: every RPC's chain, top to bottom. A request
 // goes through
 //
-//	door ═► decode ─► route ─► scatter ═► call (per shard) ═► gather ─► encode
+//	door ═► decode ─► pin ─► route ─► scatter ═► call (per shard) ═► gather ─► encode
 //
 // where ═► is a bounded link and ─► a plain call on the request's own goroutine. The
 // door bounds the requests inside the process, a shard's lane the calls in flight to
 // that shard. Streams are pipelines of their own: RangeStream, Watch, LeaseKeepAlive.
 //
-// There are two shapes of the same chains. One shard: a transparent proxy; the shard
-// sees the client's identity and answers for itself. Several shards: keys that begin
-// with a NUL byte are sharder's own, leases have a home, and what can't be right
-// without one order over all shards is refused. Nothing below this file asks which
-// shape it is in.
+// There are three shapes of the same chains. A, one shard: a transparent proxy; the
+// shard sees the client's identity and answers for itself. B, several shards: keys that
+// begin with a NUL byte are sharder's own, leases have a home, and what can't be right
+// without one order over all shards is refused. C, shards and an order cluster: the
+// chains of B with the stages of package order added; pin chooses the moment at which all
+// shards are read, and the call of a shard translates revisions and has writes ordered.
+// Nothing below this file asks which shape it is in.
 
 // chains are the ways of all RPCs.
 type chains struct {
@@ -48,90 +51,145 @@ type chains struct {
 	watch  *watch.Server
 	leases lease.Service
 	others grpc.StreamHandler // services that are not in this file
-	relay  *stages.Relay      // serves them for one shard, nil for several
+	relay  *stages.Relay      // serves them in shape A, nil otherwise
 }
 
-// newChains writes the chains out. One shard is shape A, several are shape B.
-func newChains(cfg *conf.Config, table *stages.Table, log *slog.Logger) *chains {
-	var (
-		c      = &chains{}
-		shards = table.Shards()
-		alone  = len(shards) == 1
-		decode = stages.Decoder{Reserve: !alone}
-		route  = stages.RouteOp(table)
-		door   = pipeline.NewLink(cfg.Limits.Requests, cfg.Limits.RequestsWaiting)
-	)
-	c.leases = newLeases(cfg, shards, log)
+// newChains writes the chains out for the shape that the configuration has.
+func newChains(cfg *conf.Config, table *stages.Table, one *ordered, log *slog.Logger) *chains {
+	c := &chains{}
+	shards := table.Shards()
+	alone := one == nil && len(shards) == 1
+	decode := stages.Decoder{Reserve: !alone}
+	c.leases = newLeases(cfg, shards, one, log)
 	c.watch = newWatch(cfg, table, decode, c.leases, log)
-
-	// One call to one shard, as every KV request makes it: the lease a Put names is
-	// made known to the shard first; then the shard's lane; what comes back tells the
-	// watches how far the shard has come.
-	var call pipeline.Stage[stages.Call, stages.Reply]
-	if alone {
-		call = pipeline.Wrap(stages.CallShard, stages.Lane, c.watch.Observe, stages.ForwardIdentity)
-	} else {
-		call = pipeline.Wrap(stages.CallShard, c.leases.Attach(), stages.Lane, c.watch.Observe)
+	switch {
+	case one != nil:
+		c.shapeC(cfg, table, decode, one.order)
+	case alone:
+		c.shapeA(cfg, table, decode)
+	default:
+		c.shapeB(cfg, table, decode)
 	}
+	return c
+}
 
+// ordered is what shape C has and the others don't: the order, and the cluster that holds
+// its log and the leases, as a shard that has no keys of clients.
+type ordered struct {
+	order *order.Order
+	home  *stages.Shard
+}
+
+// shapeA: one call to one shard, which sees the client and answers for itself. What comes
+// back tells the watches how far the shard has come.
+func (c *chains) shapeA(cfg *conf.Config, table *stages.Table, decode stages.Decoder) {
+	shard := table.Shards()[0]
+	call := pipeline.Wrap(stages.CallShard, stages.Lane, c.watch.Observe, stages.ForwardIdentity)
+	door := c.kv(cfg, table, decode, joints{read: call, write: call, deletes: stages.ScatterDelete(call)})
+	c.compact = pipeline.Queue(door, compactOne(shard, c.watch))
+	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{
+		Decoder: decode, Call: call, PageBytes: int(cfg.Limits.StreamPage), Context: stages.ForwardMetadata,
+	})
+	c.relay = stages.NewRelay(shard)
+	c.others = c.relay.Handle
+}
+
+// shapeB: the lease a Put names is made known to its shard first; then the shard's lane.
+func (c *chains) shapeB(cfg *conf.Config, table *stages.Table, decode stages.Decoder) {
+	call := pipeline.Wrap(stages.CallShard, c.leases.Attach(), stages.Lane, c.watch.Observe)
+	c.kv(cfg, table, decode, joints{read: call, write: call, deletes: stages.ScatterDelete(call)})
+	c.compact = stages.RefuseCompact
+	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{
+		Decoder: decode, Call: call, PageBytes: int(cfg.Limits.StreamPage),
+		Translate: func(ctx context.Context, _ *stages.Shard, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) {
+			return c.leases.TranslateKV(ctx, kvs)
+		},
+	})
+	c.others = stages.RefuseOthers
+}
+
+// shapeC: a Range is pinned to one moment, and each shard is read at that moment. A write
+// is done on its shard, which checks the guard, and is answered when it has its place in
+// the order. What would have to write on several shards is refused.
+func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Decoder, one *order.Order) {
+	read := pipeline.Wrap(stages.CallShard, one.At, c.leases.Attach(), stages.Lane, c.watch.Observe)
+	write := pipeline.Wrap(stages.CallShard, one.Commit, c.leases.Attach(), stages.Lane, c.watch.Observe, one.Guard)
+	merged := pipeline.Wrap(pipeline.Chain3(stages.RouteOp(table), pipeline.Scatter(read), stages.MergeRange), stages.RetryWhole)
+	door := c.kv(cfg, table, decode, joints{
+		read: read, write: write, deletes: pipeline.Then(order.RefuseSeveral, pipeline.Scatter(write)),
+		pin: []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Pin},
+		txn: []pipeline.Middleware[*stages.Op, *stages.Reply]{order.CheckOps, one.Snapshot(table, merged)},
+	})
+	c.compact = pipeline.Queue(door, one.Compact)
+	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{
+		Decoder: decode, Call: read, PageBytes: int(cfg.Limits.StreamPage), Pin: one.PinStream,
+		Translate: func(ctx context.Context, s *stages.Shard, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) {
+			one.Translate(s, kvs)
+			return c.leases.TranslateKV(ctx, kvs)
+		},
+	})
+	c.others = stages.RefuseOthers
+}
+
+// joints are the places at which the shapes differ: the call of a shard for what reads
+// and for what may write, how deletes go to several shards, and what is put around
+// everything from route to gather.
+type joints struct {
+	read, write pipeline.Stage[stages.Call, stages.Reply]
+	deletes     pipeline.Stage[[]stages.Call, []stages.Reply]
+	pin, txn    []pipeline.Middleware[*stages.Op, *stages.Reply]
+}
+
+// kv writes the unary chains out that all shapes have, and gives their door.
+func (c *chains) kv(cfg *conf.Config, table *stages.Table, decode stages.Decoder, j joints) *pipeline.Link {
+	route := stages.RouteOp(table)
+	door := pipeline.NewLink(cfg.Limits.Requests, cfg.Limits.RequestsWaiting)
 	c.rng = pipeline.Queue(door, pipeline.Chain3(
 		decode.Range,
 		pipeline.Wrap(
-			pipeline.Chain3(route, pipeline.Scatter(call), stages.MergeRange),
-			stages.RetryWhole,
+			pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(j.read), stages.MergeRange), stages.RetryWhole),
+			j.pin...,
 		),
 		stages.EncodeRange,
 	))
 	c.put = pipeline.Queue(door, pipeline.Chain5(
 		decode.Put,
 		route,
-		pipeline.Scatter(call),
+		pipeline.Scatter(j.write),
 		stages.Gather,
 		stages.EncodePut,
 	))
 	c.deleteRange = pipeline.Queue(door, pipeline.Chain5(
 		decode.DeleteRange,
 		route,
-		stages.ScatterDelete(call),
+		j.deletes,
 		stages.MergeDelete,
 		stages.EncodeDeleteRange,
 	))
-	c.txn = pipeline.Queue(door, pipeline.Chain5(
+	c.txn = pipeline.Queue(door, pipeline.Chain3(
 		decode.Txn,
-		route,
-		pipeline.Scatter(call),
-		stages.Gather,
+		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(j.write), stages.Gather), j.txn...),
 		stages.EncodeTxn,
 	))
-	if alone {
-		c.compact = pipeline.Queue(door, compactOne(shards[0], c.watch))
-	} else {
-		c.compact = stages.RefuseCompact
-	}
-	c.rangeStream = stages.RangeStream(table, streamOptions(cfg, decode, call, c.leases, alone))
-
 	c.leaseGrant = pipeline.Queue(door, c.leases.Grant)
 	c.leaseRevoke = pipeline.Queue(door, c.leases.Revoke)
 	c.leaseTimeToLive = pipeline.Queue(door, c.leases.TimeToLive)
 	c.leaseLeases = pipeline.Queue(door, c.leases.Leases)
-
-	if alone {
-		c.relay = stages.NewRelay(shards[0])
-		c.others = c.relay.Handle
-	} else {
-		c.others = stages.RefuseOthers
-	}
-	return c
+	return door
 }
 
-// newLeases gives one shard's leases as they are, or several shards' leases a home on
-// the first shard.
-func newLeases(cfg *conf.Config, shards []*stages.Shard, log *slog.Logger) lease.Service {
+// newLeases gives one shard's leases as they are, or several shards' leases a home: the
+// order cluster in shape C, the first shard in B.
+func newLeases(cfg *conf.Config, shards []*stages.Shard, one *ordered, log *slog.Logger) lease.Service {
 	o := lease.Options{
 		Home: shards[0], Shards: shards,
 		KeepAliveStreams: cfg.Lease.KeepAliveStreams, Logger: log,
 	}
-	if len(shards) == 1 {
+	switch {
+	case one != nil:
+		o.Home = one.home
+		o.Deleted, o.Header = one.order.CoverOn, one.order.HeaderNow
+	case len(shards) == 1:
 		return lease.NewRelay(o)
 	}
 	return lease.New(o)
@@ -175,16 +233,4 @@ func compactOne(shard *stages.Shard, w *watch.Server) pipeline.Stage[*pb.Compact
 		}
 		return resp, err
 	}
-}
-
-func streamOptions(cfg *conf.Config, decode stages.Decoder, call pipeline.Stage[stages.Call, stages.Reply], leases lease.Service, alone bool) stages.StreamOptions {
-	o := stages.StreamOptions{Decoder: decode, Call: call, PageBytes: int(cfg.Limits.StreamPage)}
-	if alone {
-		o.Context = stages.ForwardMetadata
-	} else {
-		o.Translate = func(ctx context.Context, _ *stages.Shard, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) {
-			return leases.TranslateKV(ctx, kvs)
-		}
-	}
-	return o
 }

@@ -65,7 +65,7 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 			}
 		})
 	}
-	c := newChains(cfg, f.table, log)
+	c := newChains(cfg, f.table, nil, log)
 	c.recoverLeases(ctx, log)
 	server := newServer(cfg, c)
 	wg.Go(func() { _ = c.watch.Run(background) })

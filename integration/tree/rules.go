@@ -48,8 +48,9 @@ var layers = []layer{
 	{"stages/backend", []string{"pipeline", "stages"}, nil, "a backend knows one cluster and nothing of watches and leases"},
 	{"stages/lease", []string{"pipeline", "stages"}, nil, "leases, watches and backends meet in cmd only"},
 	{"stages/watch", []string{"pipeline", "stages"}, nil, "leases, watches and backends meet in cmd only"},
+	{"stages/order", []string{"pipeline", "stages"}, nil, "the order knows shards by what the chains know of them"},
 	{"stages", []string{"pipeline"}, nil, "the stages are what everything else is made of"},
-	{"cmd", []string{"conf", "pipeline", "stages", "stages/backend", "stages/lease", "stages/watch"}, nil, "commands are no place for test code"},
+	{"cmd", []string{"conf", "pipeline", "stages", "stages/backend", "stages/lease", "stages/order", "stages/watch"}, nil, "commands are no place for test code"},
 	{"integration", []string{"conf", "integration", "pipeline", "stages"}, nil, "tests use sharder from outside"},
 }
 

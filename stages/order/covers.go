@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/sharder/sharder/stages"
 )
 
 // covers is what this process wants to have covered: group commit. Those who wait come
@@ -69,6 +71,11 @@ func (o *Order) Cover(ctx context.Context, shard int, rev int64) error {
 	o.covers.want(shard, rev)
 	defer o.covers.done()
 	return o.until(ctx, func(s *state) bool { return s.covered[shard] >= rev })
+}
+
+// CoverOn is Cover for whoever has the shard at hand.
+func (o *Order) CoverOn(ctx context.Context, s *stages.Shard, rev int64) error {
+	return o.Cover(ctx, s.Number, rev)
 }
 
 func (o *Order) isCovered(shard int, rev int64) bool {

@@ -372,3 +372,13 @@ func (o *Order) Changed() <-chan struct{} {
 func (o *Order) Header(rev int64) *pb.ResponseHeader {
 	return &pb.ResponseHeader{ClusterId: o.cluster, MemberId: o.member, Revision: rev, RaftTerm: o.opts.Term()}
 }
+
+// HeaderNow is the header of an answer that is about no key: at the newest moment of the
+// log if fresh, else at the newest that this process knows.
+func (o *Order) HeaderNow(ctx context.Context, fresh bool) (*pb.ResponseHeader, error) {
+	if !fresh {
+		return o.Header(o.Replayed().Revision), nil
+	}
+	cut, err := o.Now(ctx)
+	return o.Header(cut.Revision), err
+}

@@ -138,8 +138,9 @@ func (s *sharder) chains() {
 	s.rng = pipeline.Chain3(decode.Range, pipeline.Wrap(pinned, s.Pin, stages.RetryWhole), stages.EncodeRange)
 	s.put = pipeline.Chain5(decode.Put, stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather, stages.EncodePut)
 	s.del = pipeline.Chain6(decode.DeleteRange, stages.RouteOp(s.table), order.RefuseSeveral, pipeline.Scatter(write), stages.Gather, stages.EncodeDeleteRange)
-	s.txn = pipeline.Chain4(decode.Txn, order.CheckOps,
-		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather), s.Snapshot(s.table, pipeline.Wrap(pinned, stages.RetryWhole))),
+	s.txn = pipeline.Chain3(decode.Txn,
+		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather),
+			order.CheckOps, s.Snapshot(s.table, pipeline.Wrap(pinned, stages.RetryWhole))),
 		stages.EncodeTxn)
 }
 

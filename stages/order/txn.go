@@ -168,12 +168,15 @@ func compareKV(c *pb.Compare, kv *mvccpb.KeyValue) bool {
 const MaxTxnOps = 128
 
 // CheckOps refuses a Txn with more operations than etcd allows, counted as etcd does:
-// the longest of the three lists, and what is nested gets what is left. It is a stage.
-func CheckOps(_ context.Context, op *stages.Op) (*stages.Op, error) {
-	if !fits(op.Request.GetRequestTxn(), MaxTxnOps) {
-		return nil, rpctypes.ErrGRPCTooManyOps
+// the longest of the three lists, and what is nested gets what is left. It is a
+// pipeline.Middleware[*stages.Op, *stages.Reply].
+func CheckOps(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Stage[*stages.Op, *stages.Reply] {
+	return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
+		if !fits(op.Request.GetRequestTxn(), MaxTxnOps) {
+			return nil, rpctypes.ErrGRPCTooManyOps
+		}
+		return next(ctx, op)
 	}
-	return op, nil
 }
 
 func fits(t *pb.TxnRequest, limit int) bool {
