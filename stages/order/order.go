@@ -94,10 +94,12 @@ type Order struct {
 	reads   reads
 	covers  covers
 	alarms  []atomic.Pointer[error] // by shard number
-	lost    atomic.Pointer[error]   // the log itself can't be trusted or understood
-	written atomic.Int64            // entries replayed since the last checkpoint
-	swept   int64                   // of the newest checkpoint known; guarded by mu
-	compact chan struct{}           // wakes the compactor
+	started time.Time
+	moved   []atomic.Int64        // by shard number, when its cover was last replayed, since started
+	lost    atomic.Pointer[error] // the log itself can't be trusted or understood
+	written atomic.Int64          // entries replayed since the last checkpoint
+	swept   int64                 // of the newest checkpoint known; guarded by mu
+	compact chan struct{}         // wakes the compactor
 }
 
 // New makes an Order. It does nothing until Load.
@@ -105,6 +107,7 @@ func New(o Options) *Order {
 	o = o.withDefaults()
 	return &Order{
 		opts: o, journal: o.Journal, member: rand.Uint64() | 1, changed: make(chan struct{}),
+		started: time.Now(), moved: make([]atomic.Int64, len(o.Shards)),
 		reads: newReads(), covers: newCovers(len(o.Shards)),
 		alarms: make([]atomic.Pointer[error], len(o.Shards)), compact: make(chan struct{}, 1),
 	}
@@ -209,6 +212,11 @@ func (o *Order) take(r Record) error {
 	defer o.mu.Unlock()
 	if err := o.state.replay(r.Position, e); err != nil {
 		return err
+	}
+	for _, c := range e.Cover {
+		if c.Shard < len(o.moved) {
+			o.moved[c.Shard].Store(int64(time.Since(o.started)))
+		}
 	}
 	o.notify()
 	return nil

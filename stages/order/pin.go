@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -117,10 +118,18 @@ func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stag
 // serialTries is how many members are asked for a revision before the shard's quorum is.
 const serialTries = 2
 
+// youth is how long after a shard has moved its leader is asked first: others may not
+// have its newest revision yet.
+const youth = 10 * time.Millisecond
+
 // readAt reads at a revision that the shard has made durable. A member that lags behind
 // doesn't have it yet: then another one may. In the end the read is linearizable; if
 // the shard as a whole does not have the revision, it went back in time.
 func (o *Order) readAt(ctx context.Context, call stages.Call, req *pb.RangeRequest, next pipeline.Stage[stages.Call, stages.Reply]) (reply stages.Reply, err error) {
+	ctx, trail := stages.WithTrail(ctx)
+	if time.Since(o.started)-time.Duration(o.moved[call.Shard.Number].Load()) < youth {
+		trail.PreferLeader()
+	}
 	for try := 1; ; try++ {
 		reply, err = next(ctx, call)
 		if !isEtcd(err, rpctypes.ErrGRPCFutureRev) {
