@@ -39,6 +39,8 @@ type Options struct {
 	CheckpointEntries int
 	// SweepRuns is from how many runs on the map is swept after a compaction. 1e6.
 	SweepRuns int
+	// Retention is what is kept when the history is compacted from time to time.
+	Retention Retention
 	// Ready tells why the order cluster can't take an entry at this moment, nil if it
 	// seems to be well. What needs the order is then refused before it touches a shard.
 	// nil is always well.
@@ -235,7 +237,7 @@ func (o *Order) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg conc.WaitGroup
 	wg.Go(func() { cancel(o.follow(ctx)) })
-	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.compactShards} {
+	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.compactShards, o.retain} {
 		wg.Go(func() { work(ctx) })
 	}
 	wg.Wait()
