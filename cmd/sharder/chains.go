@@ -128,7 +128,7 @@ func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Dec
 			return c.leases.TranslateKV(ctx, kvs)
 		},
 	})
-	c.others = stages.RefuseOthers
+	c.others = newStatusTeller(table.Shards(), one).handle
 }
 
 // joints are the places at which the shapes differ: the call of a shard for what reads

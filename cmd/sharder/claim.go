@@ -31,32 +31,30 @@ const claimPause = time.Second
 // more says that a shard was out of reach and claim must be called again; those that
 // could be checked are open then. An error is final: a stamp or a key speaks against us.
 func (f *fleet) claim(ctx context.Context, log *slog.Logger) (more bool, err error) {
-	if len(f.gates) == 1 {
+	switch {
+	case f.central != nil:
+		return f.claimOrdered(ctx, log)
+	case len(f.gates) == 1:
 		f.gates[0].open.Store(true)
 		return false, nil
 	}
-	stamped, unreached, err := f.readStamps(ctx)
+	found, err := f.readStamps(ctx)
 	if err != nil {
 		return false, err
 	}
+	if err := f.examine(ctx, found, false); err != nil {
+		return false, err
+	}
 	for i := range f.shards {
-		if unreached[i] != nil || f.gates[i].open.Load() {
-			continue
-		}
-		switch err := f.misplaced(ctx, i, !stamped[i]); {
-		case outOfReach(err):
-			unreached[i] = err
-		case err != nil:
-			return false, err
-		case stamped[i]:
+		if found.stamped[i] && found.unreached[i] == nil {
 			f.gates[i].open.Store(true)
 		}
 	}
-	for i, why := range unreached {
+	for i, why := range found.unreached {
 		f.gates[i].keep(why)
 		log.Warn("shard is out of reach; its keys are refused until its stamp can be checked", "shard", f.shards[i].Name, "error", why)
 	}
-	if len(unreached) > 0 {
+	if len(found.unreached) > 0 {
 		return true, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
@@ -74,6 +72,38 @@ func (f *fleet) claim(ctx context.Context, log *slog.Logger) (more bool, err err
 	return false, nil
 }
 
+// survey is what one round over all shards has found.
+type survey struct {
+	stamped    map[int]bool
+	unreached  map[int]error // why those were out of reach that were
+	deployment string        // what the stamps say; empty if there is none
+}
+
+// examine checks those shards that have no open gate yet: their version, that they hold
+// no key which belongs elsewhere, and, of a deployment that has begun, that they are
+// stamped. Those that went out of reach meanwhile are noted in found.
+func (f *fleet) examine(ctx context.Context, found *survey, begun bool) error {
+	for i, s := range f.shards {
+		if found.unreached[i] != nil || f.gates[i].open.Load() {
+			continue
+		}
+		if begun && !found.stamped[i] {
+			return fmt.Errorf("shard %s has no stamp, but the order log knows it: it lost its data, or it is another cluster than the one that the deployment began with; correct the endpoints of [shards.%s], or restore it, see docs/operations.md", s.Name, s.Name)
+		}
+		err := f.clusters[i].CheckVersion(ctx)
+		if err == nil {
+			err = f.misplaced(ctx, i, !found.stamped[i])
+		}
+		switch {
+		case outOfReach(err):
+			found.unreached[i] = err
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
 // outOfReach tells a shard that did not answer from one whose answer speaks against us.
 func outOfReach(err error) bool {
 	var carrier interface{ GRPCStatus() *status.Status }
@@ -81,45 +111,70 @@ func outOfReach(err error) bool {
 	return errors.As(err, &carrier) && !errors.As(err, &mismatch)
 }
 
-// claimRest goes on until every gate is open, ctx ends, or a stamp speaks against us.
-func (f *fleet) claimRest(ctx context.Context, log *slog.Logger) error {
+// settle does what is left after the first claim: it looks how wide the shards are, and
+// claims those that were out of reach, until every gate is open, ctx ends, or a stamp
+// speaks against us.
+func (f *fleet) settle(ctx context.Context, more bool, clientBytes int, log *slog.Logger) (err error) {
 	for {
+		f.checkWidth(ctx, clientBytes, log)
+		if !more {
+			return nil
+		}
 		select {
 		case <-time.After(claimPause):
 		case <-ctx.Done():
 			return nil
 		}
-		more, err := f.claim(ctx, log)
-		if err != nil && ctx.Err() == nil {
+		if more, err = f.claim(ctx, log); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
-		if !more {
-			return nil
+	}
+}
+
+// checkWidth looks whether the shards with an open gate take larger requests than clients
+// may send, and says what to set where they don't. Only with one order does sharder wrap
+// what clients send.
+func (f *fleet) checkWidth(ctx context.Context, clientBytes int, log *slog.Logger) {
+	for i, s := range f.shards {
+		if f.central == nil || f.width[i] || !f.gates[i].open.Load() {
+			continue
+		}
+		f.width[i] = true
+		step, cancel := context.WithTimeout(ctx, claimTimeout)
+		l, err := backend.CheckLimits(step, f.clusters[i], clientBytes)
+		cancel()
+		switch {
+		case err != nil:
+			log.Info("could not look how large requests the shard takes", "shard", s.Name, "error", err)
+		case !l.Enough():
+			log.Warn("the shard takes no larger requests than clients may send, so those near the limit are refused, as sharder adds to them; start its members with the flags", "shard", s.Name, "flags", l.Flags())
 		}
 	}
 }
 
 // readStamps reads the stamps of all shards that can be reached; one that is not ours
 // is an error.
-func (f *fleet) readStamps(ctx context.Context) (stamped map[int]bool, unreached map[int]error, err error) {
+func (f *fleet) readStamps(ctx context.Context) (*survey, error) {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	stamped, unreached = map[int]bool{}, map[int]error{}
+	s := &survey{stamped: map[int]bool{}, unreached: map[int]error{}}
 	var faults []error
-	deployment := ""
 	for i, want := range f.stamps() {
-		want.Deployment = deployment
+		want.Deployment = s.deployment
 		got, found, err := backend.LookupStamp(ctx, f.clusters[i], want)
 		switch {
 		case outOfReach(err):
-			unreached[i] = err
+			s.unreached[i] = err
 		case err != nil:
 			faults = append(faults, err)
 		case found:
-			stamped[i], deployment = true, got.Deployment
+			s.stamped[i], s.deployment = true, got.Deployment
 		}
 	}
-	return stamped, unreached, errors.Join(faults...)
+	return s, errors.Join(faults...)
 }
 
 func (f *fleet) conns() []grpc.ClientConnInterface {
@@ -133,11 +188,27 @@ func (f *fleet) conns() []grpc.ClientConnInterface {
 func (f *fleet) stamps() []backend.Stamp {
 	stamps := make([]backend.Stamp, len(f.shards))
 	for i, s := range f.shards {
-		stamps[i] = backend.Stamp{
-			Shard: s.Name, Fingerprint: f.table.Fingerprint(), Home: f.shards[0].Name, Routes: f.table.Describe(),
-		}
+		stamps[i] = f.stampOf(s.Name)
 	}
 	return stamps
+}
+
+// stampOf is the stamp of a shard, or of the order cluster, but for the deployment.
+func (f *fleet) stampOf(name string) backend.Stamp {
+	s := backend.Stamp{Shard: name, Fingerprint: f.table.Fingerprint(), Home: f.shards[0].Name, Routes: f.table.Describe()}
+	if f.central != nil {
+		s.Home, s.Shards = f.central.home.Name, f.names()
+	}
+	return s
+}
+
+// names are those of the shards, by number.
+func (f *fleet) names() []string {
+	names := make([]string, len(f.shards))
+	for i, s := range f.shards {
+		names[i] = s.Name
+	}
+	return names
 }
 
 // misplaced looks for a key on a shard that the routes look for elsewhere. Keys spread

@@ -54,18 +54,26 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 			fail(err)
 		}
 	})
-	more, err := f.claim(ctx, log)
-	if err != nil {
+	more, err := f.join(ctx, log)
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return nil // asked to stop while it waited
+	case err != nil:
 		return err
 	}
-	if more {
+	wg.Go(func() {
+		if err := f.settle(background, more, int(cfg.MaxRequestBytes), log); err != nil {
+			fail(err)
+		}
+	})
+	if f.central != nil {
 		wg.Go(func() {
-			if err := f.claimRest(background, log); err != nil {
+			if err := f.central.order.Run(background); err != nil && background.Err() == nil {
 				fail(err)
 			}
 		})
 	}
-	c := newChains(cfg, f.table, nil, log)
+	c := newChains(cfg, f.table, f.ordered(), log)
 	c.recoverLeases(ctx, log)
 	server := newServer(cfg, c)
 	wg.Go(func() { _ = c.watch.Run(background) })

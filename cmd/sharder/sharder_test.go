@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,25 @@ type sharderRun struct {
 	wg       conc.WaitGroup
 	err      error
 	out      bytes.Buffer
+	log      lines
+}
+
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // freeAddress is an address nobody listens on at this moment.
@@ -58,7 +78,7 @@ func start(t *testing.T, toml string) *sharderRun {
 	}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(context.Background())
-	r.wg.Go(func() { r.err = serve(ctx, cfg, &r.out, slog.New(slog.DiscardHandler)) })
+	r.wg.Go(func() { r.err = serve(ctx, cfg, &r.out, slog.New(slog.NewTextHandler(&r.log, nil))) })
 	t.Cleanup(func() { _ = r.end() })
 	return r
 }
@@ -105,6 +125,7 @@ func external(endpoints ...string) string {
 }
 
 func TestEmbeddedShardsServeAndKeepTheirData(t *testing.T) {
+	t.Parallel()
 	toml := fmt.Sprintf("data_dir = %q\n[shards.a]\nembedded = true\n[shards.b]\nembedded = true\n[routes]\n\"\" = \"a\"\n\"m\" = \"b\"\n", t.TempDir())
 	r := start(t, toml)
 	c := r.client()
@@ -131,6 +152,7 @@ func TestEmbeddedShardsServeAndKeepTheirData(t *testing.T) {
 }
 
 func TestOneShardIsWrittenNothingThatNoClientWrote(t *testing.T) {
+	t.Parallel()
 	e := etcdtest.Start(t)
 	r := start(t, fmt.Sprintf("[shards.a]\nendpoints = [%q]\n", e.Endpoint))
 	c := r.client()
@@ -149,6 +171,7 @@ func TestOneShardIsWrittenNothingThatNoClientWrote(t *testing.T) {
 }
 
 func TestShardThatIsDownAtTheStartCostsItsOwnKeysOnly(t *testing.T) {
+	t.Parallel()
 	a, b := etcdtest.Start(t), etcdtest.Start(t)
 	toml := external(a.Endpoint, b.Endpoint)
 	r := start(t, toml)
@@ -170,6 +193,7 @@ func TestShardThatIsDownAtTheStartCostsItsOwnKeysOnly(t *testing.T) {
 }
 
 func TestTwoSharderWithDifferentRoutesNeverBothServe(t *testing.T) {
+	t.Parallel()
 	a, b := etcdtest.Start(t), etcdtest.Start(t)
 	toml := external(a.Endpoint, b.Endpoint)
 	r := start(t, toml)
@@ -187,6 +211,7 @@ func TestTwoSharderWithDifferentRoutesNeverBothServe(t *testing.T) {
 }
 
 func TestKeyOnTheWrongShardKeepsSharderFromStarting(t *testing.T) {
+	t.Parallel()
 	a, b := etcdtest.Start(t), etcdtest.Start(t)
 	if _, err := a.Client().Put(t.Context(), "zebra", "1"); err != nil {
 		t.Fatal(err)
@@ -203,6 +228,7 @@ func TestKeyOnTheWrongShardKeepsSharderFromStarting(t *testing.T) {
 }
 
 func TestHashedKeyOnTheWrongShardKeepsSharderFromStarting(t *testing.T) {
+	t.Parallel()
 	a, b := etcdtest.Start(t), etcdtest.Start(t)
 	toml := fmt.Sprintf("[shards.a]\nendpoints = [%q]\n[shards.b]\nendpoints = [%q]\n[routes]\n\"\" = { hash = [\"a\", \"b\"] }\n", a.Endpoint, b.Endpoint)
 	for i := range 20 { // some of them belong on b
@@ -218,6 +244,7 @@ func TestHashedKeyOnTheWrongShardKeepsSharderFromStarting(t *testing.T) {
 }
 
 func TestRequestInFlightFinishesWhileDraining(t *testing.T) {
+	t.Parallel()
 	e := etcdtest.Start(t)
 	r := start(t, fmt.Sprintf("[shards.a]\nendpoints = [%q]\n", e.Endpoint))
 	c := r.client()

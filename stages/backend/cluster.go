@@ -53,7 +53,7 @@ func Open(o Options) (*Cluster, error) {
 	for i, e := range eps {
 		conn, err := grpc.NewClient("passthrough:///"+e.addr, dialOptions(o, e)...)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("sharder: shard %s: endpoint %s: %w", o.Name, e.addr, err), c.Close())
+			return nil, errors.Join(fmt.Errorf("sharder: %s: endpoint %s: %w", calling(o.Name), e.addr, err), c.Close())
 		}
 		c.members = append(c.members, newMember(i, e.addr, conn))
 	}
@@ -150,5 +150,5 @@ var errClosed = errors.New("closed")
 
 // unavailable is an error of ours about this cluster as a whole.
 func (c *Cluster) unavailable(format string, args ...any) error {
-	return status.Error(codes.Unavailable, fmt.Sprintf("sharder: shard %s: ", c.opts.Name)+fmt.Sprintf(format, args...))
+	return status.Error(codes.Unavailable, fmt.Sprintf("sharder: %s: ", calling(c.opts.Name))+fmt.Sprintf(format, args...))
 }

@@ -35,7 +35,7 @@ func (c *Cluster) Invoke(ctx context.Context, method string, args, reply any, op
 	defer cancel()
 	err := c.invoke(bounded, method, args, reply, opts, c.login)
 	if status.Code(err) == codes.DeadlineExceeded && context.Cause(bounded) == errTimeout {
-		return status.Errorf(codes.DeadlineExceeded, "sharder: shard %s: no answer within %v", c.opts.Name, c.opts.Timeout)
+		return status.Errorf(codes.DeadlineExceeded, "sharder: %s: no answer within %v", calling(c.opts.Name), c.opts.Timeout)
 	}
 	return err
 }

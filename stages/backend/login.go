@@ -174,8 +174,8 @@ func (l *login) authenticate(ctx context.Context) (*token, error) {
 	case status.Code(err) == codes.InvalidArgument:
 		// Not the client's fault: it must not look like an answer to its request.
 		c.opts.Logger.Error("login refused", "shard", c.opts.Name, "user", c.opts.Username, "err", err)
-		return nil, status.Errorf(codes.FailedPrecondition, "sharder: shard %s: sharder can't log in as user %q: %s",
-			c.opts.Name, c.opts.Username, describe(err))
+		return nil, status.Errorf(codes.FailedPrecondition, "sharder: %s: sharder can't log in as user %q: %s",
+			calling(c.opts.Name), c.opts.Username, describe(err))
 	}
 	return nil, err
 }

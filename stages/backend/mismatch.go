@@ -34,11 +34,7 @@ func (m *StampMismatch) onlyDeployment() bool {
 // Error shows both sides, line by line, and what can be done.
 func (m *StampMismatch) Error() string {
 	var b strings.Builder
-	what := "the shard"
-	if m.Shard == stages.OrderName {
-		what = "the order cluster"
-	}
-	fmt.Fprintf(&b, "sharder: shard %s is stamped for something else (-: what %s says, +: what this configuration says)", m.Shard, what)
+	fmt.Fprintf(&b, "sharder: %s is stamped for something else (-: what it says, +: what this configuration says)", calling(m.Shard))
 	line := func(what, got, want string) {
 		if got != want {
 			fmt.Fprintf(&b, "\n  - %s: %s\n  + %s: %s", what, got, what, want)
@@ -73,6 +69,8 @@ func (m *StampMismatch) remedy() string {
 	case m.Got.Shard != m.Want.Shard:
 		return fmt.Sprintf("this etcd cluster is shard %q; either the endpoints of [shards.%s] and [shards.%s] are mixed up, or the shard was renamed: give it its old name back",
 			m.Got.Shard, m.Shard, m.Got.Shard)
+	case m.reordered() && !m.sameShards():
+		return "the shards of a deployment are fixed when it begins; give this sharder the tables [shards.NAME] and the [routes] that it began with"
 	case m.reordered():
 		return "shards are numbered by their place in the file, and revisions were given out by these numbers; put the tables [shards.NAME] back into their old order"
 	case m.Got.Fingerprint != m.Want.Fingerprint:
@@ -88,6 +86,11 @@ func (m *StampMismatch) reordered() bool {
 	return m.Got.Shards != nil && m.Want.Shards != nil && !slices.Equal(m.Got.Shards, m.Want.Shards)
 }
 
+// sameShards reports whether both sides have the same shards, in whatever order.
+func (m *StampMismatch) sameShards() bool {
+	return slices.Equal(slices.Sorted(slices.Values(m.Got.Shards)), slices.Sorted(slices.Values(m.Want.Shards)))
+}
+
 // orderRemedy is advice where one side has an order cluster and the other has none. What
 // a deployment began as it stays: its revisions mean something else.
 func (m *StampMismatch) orderRemedy() string {
@@ -95,6 +98,14 @@ func (m *StampMismatch) orderRemedy() string {
 		return "this deployment has one order over all shards; add the table [order] again, with the endpoints it had"
 	}
 	return "this deployment began without [order]: each shard has revisions of its own, and clients hold some of them. Take the table [order] out; for one order, begin a new deployment and import the keys"
+}
+
+// calling is what errors call a cluster.
+func calling(shard string) string {
+	if shard == stages.OrderName {
+		return "order cluster"
+	}
+	return "shard " + shard
 }
 
 // section is the table of the configuration that speaks of a shard.

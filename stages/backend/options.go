@@ -70,20 +70,20 @@ type endpoint struct {
 // endpoints parses all of them and reports the first that makes no sense.
 func (o Options) endpoints() ([]endpoint, error) {
 	if len(o.Endpoints) == 0 {
-		return nil, fmt.Errorf("sharder: shard %s: no endpoints", o.Name)
+		return nil, fmt.Errorf("sharder: %s: no endpoints", calling(o.Name))
 	}
 	if len(o.Endpoints) > maxEndpoints {
-		return nil, fmt.Errorf("sharder: shard %s: %d endpoints, at most %d are possible", o.Name, len(o.Endpoints), maxEndpoints)
+		return nil, fmt.Errorf("sharder: %s: %d endpoints, at most %d are possible", calling(o.Name), len(o.Endpoints), maxEndpoints)
 	}
 	out := make([]endpoint, 0, len(o.Endpoints))
 	seen := make(map[string]bool)
 	for _, text := range o.Endpoints {
 		e, err := parseEndpoint(text, o.TLS)
 		if err != nil {
-			return nil, fmt.Errorf("sharder: shard %s: endpoint %q: %w", o.Name, text, err)
+			return nil, fmt.Errorf("sharder: %s: endpoint %q: %w", calling(o.Name), text, err)
 		}
 		if seen[e.addr] {
-			return nil, fmt.Errorf("sharder: shard %s: endpoint %q is listed twice", o.Name, text)
+			return nil, fmt.Errorf("sharder: %s: endpoint %q is listed twice", calling(o.Name), text)
 		}
 		seen[e.addr] = true
 		out = append(out, e)

@@ -102,7 +102,7 @@ func TestADeploymentIsRefusedAsAnotherShapeThanItBeganAs(t *testing.T) {
 		},
 		"shards in another order": {
 			ordered("f", "a", "b"), ordered("g", "b", "a"),
-			[]string{"the order cluster says", "- shards in their order: a, b", "+ shards in their order: b, a", "back into their old order"},
+			[]string{"order cluster is stamped for something else", "- shards in their order: a, b", "+ shards in their order: b, a", "back into their old order"},
 		},
 		"other routes": {
 			ordered("f", "a", "b"), ordered("g", "a", "b"),

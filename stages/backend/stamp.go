@@ -56,7 +56,7 @@ type storedStamp struct {
 func CheckStamp(ctx context.Context, conn grpc.ClientConnInterface, want Stamp) (got Stamp, err error) {
 	text, err := json.Marshal(storedStamp{Version: stampVersion, Stamp: want})
 	if err != nil {
-		return Stamp{}, fmt.Errorf("sharder: shard %s: stamp: %w", want.Shard, err)
+		return Stamp{}, fmt.Errorf("sharder: %s: stamp: %w", calling(want.Shard), err)
 	}
 	// In one transaction: whoever comes first creates, everybody reads the same.
 	reply, err := pb.NewKVClient(conn).Txn(ctx, &pb.TxnRequest{
@@ -71,11 +71,11 @@ func CheckStamp(ctx context.Context, conn grpc.ClientConnInterface, want Stamp) 
 		},
 	})
 	if err != nil {
-		return Stamp{}, fmt.Errorf("sharder: shard %s: reading its stamp: %w", want.Shard, err)
+		return Stamp{}, fmt.Errorf("sharder: %s: reading its stamp: %w", calling(want.Shard), err)
 	}
 	last := reply.Responses[len(reply.Responses)-1].GetResponseRange()
 	if len(last.GetKvs()) != 1 {
-		return Stamp{}, fmt.Errorf("sharder: shard %s: its stamp can't be read back", want.Shard)
+		return Stamp{}, fmt.Errorf("sharder: %s: its stamp can't be read back", calling(want.Shard))
 	}
 	got, err = parseStamp(want.Shard, last.Kvs[0].Value)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s Stamp) puts(text []byte) []*pb.RequestOp {
 func readStamp(ctx context.Context, conn grpc.ClientConnInterface, shard string) (Stamp, bool, error) {
 	reply, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(stampKey)})
 	if err != nil {
-		return Stamp{}, false, fmt.Errorf("sharder: shard %s: reading its stamp: %w", shard, err)
+		return Stamp{}, false, fmt.Errorf("sharder: %s: reading its stamp: %w", calling(shard), err)
 	}
 	if len(reply.Kvs) == 0 {
 		return Stamp{}, false, nil
@@ -116,10 +116,10 @@ func readStamp(ctx context.Context, conn grpc.ClientConnInterface, shard string)
 func parseStamp(shard string, text []byte) (Stamp, error) {
 	var s storedStamp
 	if err := json.Unmarshal(text, &s); err != nil {
-		return Stamp{}, fmt.Errorf("sharder: shard %s: the key %q holds no stamp of sharder's: %w", shard, stampKey, err)
+		return Stamp{}, fmt.Errorf("sharder: %s: the key %q holds no stamp of sharder's: %w", calling(shard), stampKey, err)
 	}
 	if s.Version != stampVersion {
-		return Stamp{}, fmt.Errorf("sharder: shard %s: its stamp has version %d, this sharder knows version %d; start a sharder that is as new as the one that wrote it", shard, s.Version, stampVersion)
+		return Stamp{}, fmt.Errorf("sharder: %s: its stamp has version %d, this sharder knows version %d; start a sharder that is as new as the one that wrote it", calling(shard), s.Version, stampVersion)
 	}
 	return s.Stamp, nil
 }

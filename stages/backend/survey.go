@@ -28,14 +28,14 @@ type Facts struct {
 func Survey(ctx context.Context, conn grpc.ClientConnInterface, name string) (Facts, error) {
 	r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(stages.StampKey)})
 	if err != nil {
-		return Facts{}, fmt.Errorf("sharder: shard %s: reading its stamp: %w", name, err)
+		return Facts{}, fmt.Errorf("sharder: %s: reading its stamp: %w", calling(name), err)
 	}
 	if len(r.Kvs) != 1 {
-		return Facts{}, fmt.Errorf("sharder: shard %s: it has no stamp", name)
+		return Facts{}, fmt.Errorf("sharder: %s: it has no stamp", calling(name))
 	}
 	f := Facts{ClusterID: r.Header.ClusterId, Revision: r.Header.Revision, Stamped: r.Kvs[0].ModRevision}
 	if f.Compacted, err = compacted(ctx, conn); err != nil {
-		return Facts{}, fmt.Errorf("sharder: shard %s: finding out up to where it is compacted: %w", name, err)
+		return Facts{}, fmt.Errorf("sharder: %s: finding out up to where it is compacted: %w", calling(name), err)
 	}
 	return f, nil
 }

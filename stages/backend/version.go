@@ -27,7 +27,7 @@ const wanted = "sharder needs 3.4.25, 3.5.8, or 3.6 and later: before these, a w
 func (c *Cluster) CheckVersion(ctx context.Context) error {
 	st, err := pb.NewMaintenanceClient(c).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
-		return fmt.Errorf("sharder: shard %s: asking for its version: %w", c.opts.Name, err)
+		return fmt.Errorf("sharder: %s: asking for its version: %w", calling(c.opts.Name), err)
 	}
 	errs := make([]error, 0, len(c.members)+1)
 	for _, m := range c.members {
@@ -37,7 +37,7 @@ func (c *Cluster) CheckVersion(ctx context.Context) error {
 		return err
 	}
 	if tooOld(st.Version) { // from a member that no probe has asked yet
-		return fmt.Errorf("sharder: shard %s: it runs etcd %s; %s", c.opts.Name, st.Version, wanted)
+		return fmt.Errorf("sharder: %s: it runs etcd %s; %s", calling(c.opts.Name), st.Version, wanted)
 	}
 	return nil
 }
@@ -45,7 +45,7 @@ func (c *Cluster) CheckVersion(ctx context.Context) error {
 // outdated is an error if the member's version, as far as it is known, is too old.
 func (c *Cluster) outdated(m *member) error {
 	if v := m.now().version; tooOld(v) {
-		return fmt.Errorf("sharder: shard %s: member %s runs etcd %s; %s", c.opts.Name, m.endpoint, v, wanted)
+		return fmt.Errorf("sharder: %s: member %s runs etcd %s; %s", calling(c.opts.Name), m.endpoint, v, wanted)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc"
 )
 
 // probe asks the shards from time to time where they stand. What was written past every
@@ -50,4 +51,13 @@ func (o *Order) probeShard(ctx context.Context, shard int) int64 {
 		o.opts.Logger.Debug("asking a shard where it stands", "shard", o.opts.Shards[shard].Name, "error", err)
 	}
 	return rev
+}
+
+// Inspect asks a shard where it stands, over conn, before requests are let through to it.
+// One that went back in time raises its alarm: it is refused from there on.
+func (o *Order) Inspect(ctx context.Context, shard int, conn grpc.ClientConnInterface) error {
+	s := *o.opts.Shards[shard]
+	s.Conn = conn
+	_, err := o.head(ctx, &s)
+	return err
 }

@@ -17,8 +17,7 @@ import (
 type batch struct {
 	header *pb.ResponseHeader // as the shard sent it; its revision says nothing about completeness
 	events []*mvccpb.Event
-	revs   []int64 // the shard's revision of each event; nil where the events carry it themselves
-	bytes  int64   // what the events take up in memory, nearly
+	bytes  int64 // what the events take up in memory, nearly
 
 	withoutPrev func() []*mvccpb.Event // the events without prev_kv, made once when first asked for
 }
@@ -49,41 +48,23 @@ const (
 	kvMemory    = 128
 )
 
-// rev is the shard's revision of one of the events.
-func (b *batch) rev(i int) int64 {
-	if b.revs != nil {
-		return b.revs[i]
-	}
-	return b.events[i].Kv.ModRevision
-}
-
-// first is the shard's revision of the oldest event.
-func (b *batch) first() int64 { return b.rev(0) }
-
-// last is the shard's revision of the newest event.
-func (b *batch) last() int64 { return b.rev(len(b.events) - 1) }
+// last is the revision of the newest event.
+func (b *batch) last() int64 { return b.events[len(b.events)-1].Kv.ModRevision }
 
 // after leaves out what a watcher complete up to rev already has; nil when
 // nothing is left.
 func (b *batch) after(rev int64) *batch {
-	i := 0
-	for i < len(b.events) && b.rev(i) <= rev {
-		i++
-	}
+	i := firstAfter(b.events, rev)
 	switch {
 	case i == 0:
 		return b
 	case i == len(b.events):
 		return nil
 	}
-	rest := newBatch(b.header, b.events[i:])
-	if b.revs != nil {
-		rest.revs = b.revs[i:]
-	}
-	return rest
+	return newBatch(b.header, b.events[i:])
 }
 
-// firstAfter is the index of the first event newer than rev, as clients count.
+// firstAfter is the index of the first event newer than rev.
 func firstAfter(events []*mvccpb.Event, rev int64) int {
 	for i, ev := range events {
 		if ev.Kv.ModRevision > rev {

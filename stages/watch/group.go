@@ -32,9 +32,8 @@ type group struct {
 	rev     int64
 	history history
 	live    map[*leg]struct{}
-	merged  map[*leg]struct{} // those of the live ones that want to know how far rev is
-	dead    bool              // cancelled by the shard, or nobody's any more
-	joined  int               // legs that count on this group, live or lagging; guarded by trunk.mu
+	dead    bool // cancelled by the shard, or nobody's any more
+	joined  int  // legs that count on this group, live or lagging; guarded by trunk.mu
 
 	// The upstream watcher on the trunk's present stream; owned by the trunk.
 	assembler assembler
@@ -56,9 +55,9 @@ func (g *group) deliver(b *batch) {
 	g.history.add(b)
 	for l := range g.live {
 		if !l.push(b) {
-			g.remove(l)
+			delete(g.live, l)
 			l.next = max(l.next, g.rev+1)
-			l.out.lag(l)
+			l.watch.session.lag(l)
 		}
 	}
 	g.rev = b.last()
@@ -76,52 +75,14 @@ func (g *group) advance(rev int64) {
 		g.stale--
 		return
 	}
-	g.reach(rev)
-}
-
-// passed notes that an event behind rev has come: the range is complete up to rev, also
-// while that event waits for its place in the order.
-func (g *group) passed(rev int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.reach(rev)
-}
-
-// reach moves the watermark up and tells those who merge; g.mu is held.
-func (g *group) reach(rev int64) {
-	if rev <= g.rev {
-		return
-	}
-	g.rev = rev
-	for l := range g.merged {
-		l.out.reached(rev)
-	}
-}
-
-// add makes a leg a live one; g.mu is held.
-func (g *group) add(l *leg) {
-	g.live[l] = struct{}{}
-	if l.watch.merge == nil {
-		return
-	}
-	if g.merged == nil {
-		g.merged = map[*leg]struct{}{}
-	}
-	g.merged[l] = struct{}{}
-	l.out.reached(g.rev)
-}
-
-// remove takes a leg from the live ones; g.mu is held.
-func (g *group) remove(l *leg) {
-	delete(g.live, l)
-	delete(g.merged, l)
+	g.rev = max(g.rev, rev)
 }
 
 // notify passes a progress notification for this very watcher on to the legs whose
 // clients asked for those. The shard sends it only when the watcher is level.
 func (g *group) notify(header *pb.ResponseHeader) {
 	g.mu.Lock()
-	g.reach(header.Revision)
+	g.rev = max(g.rev, header.Revision)
 	legs := make([]*leg, 0, len(g.live))
 	for l := range g.live {
 		if l.watch.progress {
@@ -132,12 +93,12 @@ func (g *group) notify(header *pb.ResponseHeader) {
 	// Events that come meanwhile go first or later, the promise holds either way;
 	// a leg that is set aside meanwhile still has everything up to rev.
 	for _, l := range legs {
-		l.hub.numbers.notice(l, header)
+		l.notify(header)
 	}
 }
 
 // take makes a leg live if the history reaches back to what it needs. It is told
-// apart whether there is no room (try again when it has) or the gap is too
+// apart whether the client has no room (try again when it has) or the gap is too
 // large (a catch-up stream is needed).
 func (g *group) take(l *leg) joinResult {
 	g.mu.Lock()
@@ -153,7 +114,7 @@ func (g *group) take(l *leg) joinResult {
 			return joinFull
 		}
 	}
-	g.add(l)
+	g.live[l] = struct{}{}
 	return joined
 }
 
@@ -161,7 +122,7 @@ type joinResult int
 
 const (
 	joined    joinResult = iota // live from now on
-	joinFull                    // there is no room for what the leg needs
+	joinFull                    // the client's mailbox has no room
 	joinGap                     // older than the history
 	joinAgain                   // the group ended: look for another one
 	joinNever                   // the leg has left
@@ -179,7 +140,6 @@ func (g *group) end() []*leg {
 		legs = append(legs, l)
 	}
 	clear(g.live)
-	clear(g.merged)
 	return legs
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,9 +25,11 @@ type fleet struct {
 	clusters []*backend.Cluster
 	embedded []*backend.Embedded // by position; nil for a shard that runs elsewhere
 	gates    []*gate
+	width    []bool        // by position: whether it was looked how much the shard takes
+	central  *orderCluster // nil without [order]
 }
 
-// openFleet starts the embedded shards and prepares the connections to the others.
+// openFleet starts the embedded etcds and prepares the connections to the others.
 // After an error nothing is left running.
 func openFleet(cfg *conf.Config, log *slog.Logger) (_ *fleet, err error) {
 	f := &fleet{}
@@ -37,39 +38,34 @@ func openFleet(cfg *conf.Config, log *slog.Logger) (_ *fleet, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
+	if cfg.Order != nil {
+		if err := f.openOrder(cfg, log); err != nil {
+			return nil, err
+		}
+	}
 	for i, s := range cfg.Shards {
 		if err := f.open(cfg, i, s, log); err != nil {
 			return nil, err
 		}
 	}
-	f.table, err = stages.NewTable(routesOf(cfg), f.shards)
-	return f, err
+	if f.table, err = stages.NewTable(routesOf(cfg), f.shards); err != nil {
+		return nil, err
+	}
+	if f.central != nil {
+		f.makeOrder(cfg, log)
+	}
+	return f, nil
 }
 
 // open adds one shard.
 func (f *fleet) open(cfg *conf.Config, i int, s conf.Shard, log *slog.Logger) error {
-	var e *backend.Embedded
-	if s.Embedded {
-		var err error
-		e, err = backend.StartEmbedded(backend.EmbeddedOptions{
-			Name: s.Name, Dir: filepath.Join(cfg.DataDir, s.Name), Listen: s.Listen,
-			MaxRequestBytes: uint(cfg.MaxRequestBytes), Logger: log,
-		})
-		if err != nil {
-			return err
-		}
-		s.Endpoints = []string{e.Endpoint()}
-	}
+	c, e, err := openCluster(cfg, s, s.Name, log)
 	f.embedded = append(f.embedded, e)
-	o, err := clusterOptions(s, log)
-	if err != nil {
-		return err
-	}
-	c, err := backend.Open(o)
 	if err != nil {
 		return err
 	}
 	f.clusters = append(f.clusters, c)
+	f.width = append(f.width, e != nil) // ours are as wide as they have to be
 	g := &gate{conn: c, name: s.Name}
 	f.gates = append(f.gates, g)
 	f.shards = append(f.shards, &stages.Shard{
@@ -77,6 +73,34 @@ func (f *fleet) open(cfg *conf.Config, i int, s conf.Shard, log *slog.Logger) er
 		Lane: pipeline.NewLink(cfg.Limits.PerShard, cfg.Limits.PerShardWaiting),
 	})
 	return nil
+}
+
+// openCluster starts the etcd, if it is an embedded one, with its data in dir below the
+// data directory, and prepares the connections. After an error the caller closes what
+// there is of the two.
+func openCluster(cfg *conf.Config, s conf.Shard, dir string, log *slog.Logger) (*backend.Cluster, *backend.Embedded, error) {
+	var e *backend.Embedded
+	if s.Embedded {
+		o := backend.EmbeddedOptions{
+			Name: dir, Dir: filepath.Join(cfg.DataDir, dir), Listen: s.Listen,
+			MaxRequestBytes: uint(cfg.MaxRequestBytes), Logger: log,
+		}
+		if cfg.Order != nil {
+			o.MaxRequestBytes += backend.ShardRequestRoom
+			o.MaxTxnOps = backend.ShardTxnOps
+		}
+		var err error
+		if e, err = backend.StartEmbedded(o); err != nil {
+			return nil, nil, err
+		}
+		s.Endpoints = []string{e.Endpoint()}
+	}
+	o, err := clusterOptions(s, log)
+	if err != nil {
+		return nil, e, err
+	}
+	c, err := backend.Open(o)
+	return c, e, err
 }
 
 func clusterOptions(s conf.Shard, log *slog.Logger) (backend.Options, error) {
@@ -110,27 +134,31 @@ func routesOf(cfg *conf.Config) []stages.Route {
 }
 
 // Run keeps an eye on the clusters' members until ctx ends. An embedded etcd that
-// dies is the end of the process: its shard would not come back.
+// dies is the end of the process: it would not come back.
 func (f *fleet) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg conc.WaitGroup
-	for _, c := range f.clusters {
+	run := func(name string, c *backend.Cluster, e *backend.Embedded) {
 		wg.Go(func() { _ = c.Run(ctx) })
-	}
-	for i, e := range f.embedded {
 		if e == nil {
-			continue
+			return
 		}
 		wg.Go(func() {
 			select {
 			case err := <-e.Err():
 				if ctx.Err() == nil {
-					cancel(fmt.Errorf("shard %s: the embedded etcd ended: %w", f.shards[i].Name, err))
+					cancel(fmt.Errorf("shard %s: the embedded etcd ended: %w", name, err))
 				}
 			case <-ctx.Done():
 			}
 		})
+	}
+	for i, s := range f.shards {
+		run(s.Name, f.clusters[i], f.embedded[i])
+	}
+	if f.central != nil {
+		run(f.central.home.Name, f.central.cluster, f.central.embedded)
 	}
 	wg.Wait()
 	return context.Cause(ctx)
@@ -138,52 +166,20 @@ func (f *fleet) Run(ctx context.Context) error {
 
 // Close ends the connections, then the embedded etcds.
 func (f *fleet) Close() error {
-	var errs []error
-	for _, c := range f.clusters {
-		errs = append(errs, c.Close())
+	clusters, embedded := f.clusters, f.embedded
+	if c := f.central; c != nil {
+		clusters, embedded = append(clusters, c.cluster), append(embedded, c.embedded)
 	}
-	for _, e := range f.embedded {
+	var errs []error
+	for _, c := range clusters {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	for _, e := range embedded {
 		if e != nil {
 			errs = append(errs, e.Close())
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// describe says in a few lines what is served from where.
-func (f *fleet) describe(cfg *conf.Config, w io.Writer) {
-	if len(f.shards) == 1 {
-		fmt.Fprintln(w, "sharder: one etcd cluster; revisions, tokens and leases are its own")
-	} else {
-		fmt.Fprintf(w, "sharder: %d shards, each with its own revisions; leases are at home on %s\n", len(f.shards), f.shards[0].Name)
-	}
-	for i, s := range cfg.Shards {
-		if e := f.embedded[i]; e != nil {
-			fmt.Fprintf(w, "  shard %s: embedded etcd on %s, data in %s\n", s.Name, e.Endpoint(), filepath.Join(cfg.DataDir, s.Name))
-			continue
-		}
-		fmt.Fprintf(w, "  shard %s: %s\n", s.Name, strings.Join(s.Endpoints, ", "))
-	}
-	for _, line := range f.table.Describe() {
-		fmt.Fprintf(w, "  keys %s\n", line)
-	}
-}
-
-// explain is --check: what the configuration means, without touching any etcd.
-func explain(cfg *conf.Config, stdout, stderr io.Writer) int {
-	f := &fleet{embedded: make([]*backend.Embedded, len(cfg.Shards))}
-	for i, s := range cfg.Shards {
-		f.shards = append(f.shards, &stages.Shard{Number: i, Name: s.Name})
-		if s.Embedded {
-			cfg.Shards[i].Endpoints = []string{"embedded etcd, data in " + filepath.Join(cfg.DataDir, s.Name)}
-		}
-	}
-	var err error
-	if f.table, err = stages.NewTable(routesOf(cfg), f.shards); err != nil {
-		fmt.Fprintln(stderr, "sharder:", err)
-		return exitMisused
-	}
-	f.describe(cfg, stdout)
-	fmt.Fprintf(stdout, "would serve the etcd API on %s\n", strings.Join(cfg.Listen, ", "))
-	return 0
 }

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/integration/etcdtest"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func TestShardsThatHoldKeysAreTakenOver(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	for i := range 5 {
+		if _, err := a.Client().Put(t.Context(), fmt.Sprint("a", i), "old"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		if _, err := b.Client().Put(t.Context(), fmt.Sprint("z", i), "old"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Client().Compact(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	toml := underOrder(order, a, b)
+	c := start(t, toml).client()
+	if rev := putAt(t, c, "new"); rev != 10 {
+		t.Errorf("behind eight old writes the first new one is at revision %d, want 10", rev)
+	}
+	read := func(c *clientv3.Client) string {
+		g, err := c.Get(t.Context(), "", clientv3.WithFromKey(), clientv3.WithRev(9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s strings.Builder
+		for _, kv := range g.Kvs {
+			fmt.Fprintf(&s, "%s@%d ", kv.Key, kv.ModRevision)
+		}
+		return s.String()
+	}
+	want := "a0@2 a1@3 a2@4 a3@5 a4@6 z0@7 z1@8 z2@9 "
+	if have := read(c); have != want {
+		t.Errorf("have %s, want %s", have, want)
+	}
+	if have := read(start(t, toml).client()); have != want {
+		t.Errorf("through another sharder: have %s, want %s", have, want)
+	}
+	// What one shard had compacted is compacted for all of them.
+	if _, err := c.Get(t.Context(), "a0", clientv3.WithRev(5)); err == nil || !strings.Contains(err.Error(), "compacted") {
+		t.Errorf("a revision below the compaction of a shard: %v", err)
+	}
+}
+
+func TestANewDeploymentGoesOnAfterAnOldRevision(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	toml := strings.Replace(underOrder(order, a, b), "[shards.a]", "first_revision = 1000\n[shards.a]", 1)
+	r := start(t, toml)
+	if rev := putAt(t, r.client(), "z"); rev != 1000 {
+		t.Errorf("the first put is at revision %d, want 1000", rev)
+	}
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	if rev := putAt(t, start(t, strings.Replace(toml, "1000", "9000", 1)).client(), "a"); rev != 1001 {
+		t.Errorf("a deployment that has begun goes on at revision %d, want 1001", rev)
+	}
+}
+
+func TestAShardThatWentBackInTimeIsRefusedAtTheStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	toml := fmt.Sprintf("data_dir = %q\n[order]\nembedded = true\n[shards.a]\nembedded = true\n[shards.b]\nembedded = true\n[routes]\n\"\" = \"a\"\n\"m\" = \"b\"\n", dir)
+	for _, key := range []string{"b", "c"} {
+		r := start(t, toml)
+		for range 3 {
+			putAt(t, r.client(), key)
+		}
+		if err := r.end(); err != nil {
+			t.Fatal(err)
+		}
+		if key == "b" {
+			if err := os.CopyFS(filepath.Join(dir, "backup"), os.DirFS(filepath.Join(dir, "a"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, err := range []error{
+		os.RemoveAll(filepath.Join(dir, "a")), os.Rename(filepath.Join(dir, "backup"), filepath.Join(dir, "a")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := start(t, toml)
+	c := r.client()
+	putAt(t, c, "z")
+	if log := r.log.String(); !strings.Contains(log, "shard a went back in time") {
+		t.Errorf("it logged\n%s", log)
+	}
+	for what, err := range map[string]error{
+		"a put": put(c, "b"),
+		"a get": func() error { _, err := c.Get(t.Context(), "b"); return err }(),
+	} {
+		if status.Code(err) != codes.DataLoss || !strings.Contains(err.Error(), "shard a went back in time") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestAShardThatIsTooNarrowIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	r := start(t, underOrder(order, a, b))
+	within(t, 20*time.Second, func() error {
+		if log := r.log.String(); strings.Count(log, "--max-txn-ops=256 --max-request-bytes=2097152") != 2 {
+			return fmt.Errorf("it logged\n%s", log)
+		}
+		return nil
+	})
+}
+
+func TestStatusSpeaksForAllShards(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	r := start(t, underOrder(order, a, b))
+	c := r.client()
+	rev := putAt(t, c, "k")
+	st, err := c.Status(t.Context(), r.endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(0)
+	for _, e := range []*etcdtest.Etcd{a, b} {
+		one, err := e.Client().Status(t.Context(), e.Endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += one.DbSize
+		if st.Version != one.Version {
+			t.Errorf("version %s, a shard has %s", st.Version, one.Version)
+		}
+	}
+	if st.DbSize != size || st.DbSizeInUse == 0 || st.Header.Revision != rev || st.Leader != st.Header.MemberId || len(st.Errors) != 0 {
+		t.Errorf("%v; the shards have %d bytes", st, size)
+	}
+	b.Stop()
+	within(t, 20*time.Second, func() error {
+		st, err := c.Status(t.Context(), r.endpoint)
+		if err != nil || len(st.Errors) != 1 || !strings.HasPrefix(st.Errors[0], "shard b: ") || st.DbSize >= size {
+			return fmt.Errorf("%v, %v", st, err)
+		}
+		return nil
+	})
+	a.Stop()
+	within(t, 20*time.Second, func() error {
+		if st, err := c.Status(t.Context(), r.endpoint); status.Code(err) != codes.Unavailable {
+			return fmt.Errorf("%v, %v", st, err)
+		}
+		return nil
+	})
+}
+
+func TestWhatOneOrderDoesNotServeSaysWhatToUse(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	r := start(t, underOrder(order, a, b))
+	putAt(t, r.client(), "k")
+	conn := etcdtest.Conn(t, r.endpoint)
+	for method, want := range map[string]string{
+		pb.Auth_AuthEnable_FullMethodName:        "keeps no users",
+		pb.Cluster_MemberList_FullMethodName:     "ask the etcd cluster in question",
+		pb.Maintenance_Defragment_FullMethodName: "ask the etcd cluster in question",
+		"/v3lockpb.Lock/Lock":                    "package concurrency",
+	} {
+		err := conn.Invoke(t.Context(), method, &pb.StatusRequest{}, &pb.StatusResponse{}, grpc.WaitForReady(true))
+		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), method) {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+}
+
+func TestTheLowestVersionIsFoundByItsNumbers(t *testing.T) {
+	for _, c := range [][3]string{
+		{"", "3.5.9", "3.5.9"}, {"3.5.9", "", "3.5.9"}, {"3.5.9", "3.5.10", "3.5.9"}, {"3.10.0", "3.9.9", "3.9.9"},
+		{"3.6", "3.6.0", "3.6"}, {"3.7.0-rc.1", "3.6.1", "3.6.1"}, {"4.0.0", "3.7.1", "3.7.1"},
+	} {
+		if have := lowest(c[0], c[1]); have != c[2] {
+			t.Errorf("of %q and %q: have %q, want %q", c[0], c[1], have, c[2])
+		}
+	}
+}
+
+func TestCheckTouchesNothing(t *testing.T) {
+	t.Chdir(t.TempDir())
+	text := "data_dir = \"data\"\n[order]\nembedded = true\n[shards.a]\nembedded = true\n[shards.b]\nendpoints = [\"127.0.0.1:1\"]\n[routes]\n\"\" = \"a\"\n\"m\" = \"b\"\n"
+	if err := os.WriteFile("f.toml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs strings.Builder
+	if code := run([]string{"--check", "--conf", "f.toml"}, &out, &errs); code != 0 {
+		t.Fatal(code, errs.String())
+	}
+	for _, want := range []string{"2 shards, one revision", "order: embedded etcd, data in data/order", "shard a: embedded etcd, data in data/a", "shard b: 127.0.0.1:1"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+	if found, _ := filepath.Glob("*"); len(found) != 1 {
+		t.Errorf("there is %q now", found)
+	}
+}
