@@ -16,27 +16,28 @@ import (
 )
 
 func TestRevokeNamesTheShardThatIsDownAndRunFinishesWhenItIsBack(t *testing.T) {
-	w := newWorld(t)
-	s, stop := w.running(func(o *Options) { o.Timeout = time.Second })
-	defer stop()
-	id := s.mustGrant(7, 600)
-	for _, n := range w.names {
-		s.mustPut(n, "k", id)
-	}
-	w.etcds["b"].Stop()
-	wantCode(t, s.revoke(id), codes.Unavailable, "sharder: lease 7 has ended", "shard b")
-	if keys := append(w.clientKeysOn("a"), w.clientKeysOn("c")...); len(keys) > 0 {
-		t.Fatalf("left on shards that are up: %q", keys)
-	}
-	_, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: id, Keys: true})
-	wantCode(t, stages.ErrorStatus(err), codes.Unavailable, "sharder: shard b")
-	if r, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: id}); err != nil || r.TTL != 0 || r.GrantedTTL != 600 {
-		t.Fatalf("%v, %v", r, err)
-	}
-	// It takes nothing in any more.
-	wantCode(t, s.put("c", "k2", id), codes.NotFound, "etcdserver: requested lease not found")
-	w.etcds["b"].Restart()
-	eventually(t, 20*time.Second, w.left)
+	inBoth(t, func(t *testing.T, w *world) {
+		s, stop := w.running(func(o *Options) { o.Timeout = time.Second })
+		defer stop()
+		id := s.mustGrant(7, 600)
+		for _, n := range w.names {
+			s.mustPut(n, "k", id)
+		}
+		w.etcds["b"].Stop()
+		wantCode(t, s.revoke(id), codes.Unavailable, "sharder: lease 7 has ended", "shard b")
+		if keys := append(w.clientKeysOn("a"), w.clientKeysOn("c")...); len(keys) > 0 {
+			t.Fatalf("left on shards that are up: %q", keys)
+		}
+		_, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: id, Keys: true})
+		wantCode(t, stages.ErrorStatus(err), codes.Unavailable, "sharder: shard b")
+		if r, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: id}); err != nil || r.TTL != 0 || r.GrantedTTL != 600 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		// It takes nothing in any more.
+		w.wantRefusedAsOwed(s.put("c", "k2", id))
+		w.etcds["b"].Restart()
+		eventually(t, 20*time.Second, w.left)
+	})
 }
 
 func TestAShardThatIsDownHoldsUpNobodyElsesLeases(t *testing.T) {
@@ -61,39 +62,40 @@ func TestAShardThatIsDownHoldsUpNobodyElsesLeases(t *testing.T) {
 }
 
 func TestAThousandLeasesExpireTogether(t *testing.T) {
-	w := newWorld(t)
-	one, stopOne := w.running()
-	two, stopTwo := w.running()
-	defer stopOne()
-	defer stopTwo()
-	const n = 1000
-	var wg sync.WaitGroup
-	for worker := range 20 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for i := range n / 20 {
-				s := []*sharder{one, two}[i%2]
-				r, err := s.Grant(t.Context(), &pb.LeaseGrantRequest{TTL: 5})
-				if err == nil {
-					err = s.put(w.names[i%3], fmt.Sprint(worker, "-", i), r.ID)
+	inBoth(t, func(t *testing.T, w *world) {
+		one, stopOne := w.running()
+		two, stopTwo := w.running()
+		defer stopOne()
+		defer stopTwo()
+		const n = 1000
+		var wg sync.WaitGroup
+		for worker := range 20 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for i := range n / 20 {
+					s := []*sharder{one, two}[i%2]
+					r, err := s.Grant(t.Context(), &pb.LeaseGrantRequest{TTL: 5})
+					if err == nil {
+						err = s.put(w.names[i%3], fmt.Sprint(worker, "-", i), r.ID)
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
 				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		}()
-	}
-	wg.Wait()
-	var gone time.Time
-	eventually(t, 60*time.Second, func() string {
-		if gone.IsZero() && len(w.leasesOn("a")) == 0 {
-			gone = time.Now()
+			}()
 		}
-		return w.left()
+		wg.Wait()
+		var gone time.Time
+		eventually(t, 60*time.Second, func() string {
+			if gone.IsZero() && len(w.leasesOn(w.home)) == 0 {
+				gone = time.Now()
+			}
+			return w.left()
+		})
+		t.Logf("all finished %v after home let the last one expire", time.Since(gone))
 	})
-	t.Logf("all finished %v after home let the last one expire", time.Since(gone))
 }
 
 func TestLeasesEndOnAHomeThatIsOutOfSpace(t *testing.T) {
@@ -105,7 +107,7 @@ func TestLeasesEndOnAHomeThatIsOutOfSpace(t *testing.T) {
 		s.mustPut(n, "k7", revoked)
 		s.mustPut(n, "k8", expiring)
 	}
-	kv := pb.NewKVClient(w.conns["a"])
+	kv := pb.NewKVClient(w.conns[w.home])
 	eventually(t, 20*time.Second, func() string {
 		if _, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("\x00fill"), Value: make([]byte, 512<<10)}); err == nil {
 			return " room on home"
@@ -121,92 +123,100 @@ func TestLeasesEndOnAHomeThatIsOutOfSpace(t *testing.T) {
 }
 
 func TestAShardThatLostALeaseGetsItAgain(t *testing.T) {
-	w := newWorld(t)
-	s := w.recovered()
-	id := s.mustGrant(7, 600)
-	s.mustPut("b", "k", id)
-	rec, _ := s.known.lease(id)
-	b := pb.NewLeaseClient(w.conns["b"])
-	if _, err := b.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: rec.shardID}); err != nil {
-		t.Fatal(err)
-	}
-	s.mustPut("b", "k", id)
-	if err := s.revoke(id); err != nil || w.left() != "" {
-		t.Fatal(err, w.left())
-	}
+	inBoth(t, func(t *testing.T, w *world) {
+		s := w.recovered()
+		id := s.mustGrant(7, 600)
+		s.mustPut("b", "k", id)
+		rec, _ := s.known.lease(id)
+		b := pb.NewLeaseClient(w.conns["b"])
+		if _, err := b.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: rec.shardID}); err != nil {
+			t.Fatal(err)
+		}
+		s.mustPut("b", "k", id)
+		if err := s.revoke(id); err != nil || w.left() != "" {
+			t.Fatal(err, w.left())
+		}
+	})
 }
 
 func TestAPutIsRefusedNotSentWhenHomeIsDown(t *testing.T) {
-	w := newWorld(t)
-	s := w.recovered(func(o *Options) { o.Timeout = 300 * time.Millisecond })
-	id := s.mustGrant(7, 600)
-	s.mustPut("c", "k", id)
-	w.etcds["a"].Stop()
-	wantCode(t, s.put("b", "k", id), codes.Unavailable, `sharder: key "k": lease 7 can't be attached to shard b: shard a`)
-	if n := s.taps["b"].count(pb.KV_Put_FullMethodName); n != 0 {
-		t.Fatalf("%d puts sent", n)
-	}
-	s.mustPut("c", "k2", id) // attached already: home isn't needed
-	if err := s.Recover(context.Background()); err == nil {
-		t.Fatal("recovered without home")
-	}
+	inBoth(t, func(t *testing.T, w *world) {
+		s := w.recovered(func(o *Options) { o.Timeout = 300 * time.Millisecond })
+		id := s.mustGrant(7, 600)
+		s.mustPut("c", "k", id)
+		w.etcds[w.home].Stop()
+		wantCode(t, s.put("b", "k", id), codes.Unavailable, `sharder: key "k": lease 7 can't be attached to shard b: `+w.homeText())
+		if n := s.taps["b"].count(pb.KV_Put_FullMethodName) + s.taps["b"].count(pb.KV_Txn_FullMethodName); n != 0 {
+			t.Fatalf("%d puts sent", n)
+		}
+		for _, lease := range []int64{id, 0} { // attached already, or without a lease: home isn't needed
+			if err := s.attachOnly("c", "k2", lease); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Recover(context.Background()); err == nil {
+			t.Fatal("recovered without home")
+		}
+	})
 }
 
 func TestRecoverAndRunDoWithoutAShardThatIsDown(t *testing.T) {
-	w := newWorld(t)
-	b := pb.NewLeaseClient(w.conns["b"])
-	if _, err := b.LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: 14, TTL: 600}); err != nil {
-		t.Fatal(err)
-	}
-	w.etcds["b"].Stop()
-	s, stop := w.running(func(o *Options) { o.Timeout = 500 * time.Millisecond })
-	defer stop()
-	drawn := s.mustGrant(0, 600)
-	s.mustPut("c", "k", drawn)
-	// What b had before isn't known yet, so nothing is said about unknown ids.
-	wantCode(t, s.revoke(14), codes.Unavailable, "sharder: lease e is unknown", "shard b")
-	wantCode(t, s.put("c", "k", 14), codes.Unavailable, "sharder: lease e is unknown", "shard b")
-	_, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: 14})
-	wantCode(t, err, codes.Unavailable, "sharder: lease e is unknown", "shard b")
-	_, err = s.Grant(t.Context(), &pb.LeaseGrantRequest{ID: 14, TTL: 5})
-	wantCode(t, err, codes.Unavailable, "sharder: lease e is unknown", "shard b")
-	_, err = renew(keepAlive(t, serve(t, s)), 14)
-	wantCode(t, err, codes.Unavailable, "sharder: lease e is unknown", "shard b")
-	w.etcds["b"].Restart()
-	eventually(t, 20*time.Second, func() string {
-		if r, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: 14}); err != nil || r.GrantedTTL != 600 {
-			return fmt.Sprint(" ", r, err)
+	inBoth(t, func(t *testing.T, w *world) {
+		b := pb.NewLeaseClient(w.conns["b"])
+		if _, err := b.LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: 14, TTL: 600}); err != nil {
+			t.Fatal(err)
 		}
-		return ""
+		w.etcds["b"].Stop()
+		s, stop := w.running(func(o *Options) { o.Timeout = 500 * time.Millisecond })
+		defer stop()
+		drawn := s.mustGrant(0, 600)
+		s.mustPut("c", "k", drawn)
+		// What b had before isn't known yet, so nothing is said about unknown ids.
+		wantCode(t, s.revoke(14), codes.Unavailable, "sharder: lease e is unknown", "shard b")
+		wantCode(t, s.put("c", "k", 14), codes.Unavailable, "sharder: lease e is unknown", "shard b")
+		_, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: 14})
+		wantCode(t, err, codes.Unavailable, "sharder: lease e is unknown", "shard b")
+		_, err = s.Grant(t.Context(), &pb.LeaseGrantRequest{ID: 14, TTL: 5})
+		wantCode(t, err, codes.Unavailable, "sharder: lease e is unknown", "shard b")
+		_, err = renew(keepAlive(t, serve(t, s)), 14)
+		wantCode(t, err, codes.Unavailable, "sharder: lease e is unknown", "shard b")
+		w.etcds["b"].Restart()
+		eventually(t, 20*time.Second, func() string {
+			if r, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: 14}); err != nil || r.GrantedTTL != 600 {
+				return fmt.Sprint(" ", r, err)
+			}
+			return ""
+		})
 	})
 }
 
 func TestAttachingAndRevokingAtTheSameTimeLeavesNothing(t *testing.T) {
-	w := newWorld(t)
-	sharders := []*sharder{w.recovered(), w.recovered(), w.recovered()}
-	for round := range 60 {
-		id := sharders[0].mustGrant(int64(round%2*7), 600)
-		var wg sync.WaitGroup
-		for i, s := range sharders {
-			for k := range 4 {
-				wg.Add(1)
-				go func() {
-					defer wg.Done()
-					if err := s.put([]string{"b", "c"}[k%2], fmt.Sprint(i, k), id); err != nil && !isLeaseNotFound(err) {
-						t.Error(err)
-					}
-				}()
+	inBoth(t, func(t *testing.T, w *world) {
+		sharders := []*sharder{w.recovered(), w.recovered(), w.recovered()}
+		for round := range 60 {
+			id := sharders[0].mustGrant(int64(round%2*7), 600)
+			var wg sync.WaitGroup
+			for i, s := range sharders {
+				for k := range 4 {
+					wg.Add(1)
+					go func() {
+						defer wg.Done()
+						if err := s.put([]string{"b", "c"}[k%2], fmt.Sprint(i, k), id); err != nil && !isLeaseNotFound(err) {
+							t.Error(err)
+						}
+					}()
+				}
+			}
+			for deadline := time.Now().Add(time.Duration(round%6) * time.Millisecond); time.Now().Before(deadline); {
+				runtime.Gosched()
+			}
+			if err := sharders[round%3].revoke(id); err != nil {
+				t.Fatal(err)
+			}
+			wg.Wait()
+			if left := w.left(); left != "" {
+				t.Fatal(left)
 			}
 		}
-		for deadline := time.Now().Add(time.Duration(round%6) * time.Millisecond); time.Now().Before(deadline); {
-			runtime.Gosched()
-		}
-		if err := sharders[round%3].revoke(id); err != nil {
-			t.Fatal(err)
-		}
-		wg.Wait()
-		if left := w.left(); left != "" {
-			t.Fatal(left)
-		}
-	}
+	})
 }

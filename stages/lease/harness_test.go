@@ -3,15 +3,13 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
+	"flag"
 	"io"
-	"log/slog"
 	"net"
-	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -19,206 +17,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sharder/sharder/integration/etcdtest"
-	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// world is three etcds, a the home of leases.
-type world struct {
-	t     *testing.T
-	names []string
-	etcds map[string]*etcdtest.Etcd
-	conns map[string]*grpc.ClientConn
-}
-
-func newWorld(t *testing.T, opts ...etcdtest.Option) *world {
-	t.Helper()
-	w := &world{t: t, names: []string{"a", "b", "c"}, etcds: map[string]*etcdtest.Etcd{}, conns: map[string]*grpc.ClientConn{}}
-	for _, n := range w.names {
-		w.etcds[n] = etcdtest.Start(t, opts...)
-		w.conns[n] = w.etcds[n].Conn()
-	}
-	return w
-}
-
-// sharder is a Manager and what stands between it and the shards.
-type sharder struct {
-	*Manager
-	t      *testing.T
-	w      *world
-	shards map[string]*stages.Shard
-	taps   map[string]*tap
-}
-
-// sharder makes a Manager that is not running.
-func (w *world) sharder(change ...func(*Options)) *sharder {
-	s := &sharder{t: w.t, w: w, shards: map[string]*stages.Shard{}, taps: map[string]*tap{}}
-	var o Options
-	for i, n := range w.names {
-		s.taps[n] = &tap{ClientConnInterface: w.conns[n], name: n}
-		s.shards[n] = &stages.Shard{Number: i, Name: n, Conn: s.taps[n], Lane: pipeline.NewLink(100, 100)}
-		o.Shards = append(o.Shards, s.shards[n])
-	}
-	o.Home = s.shards["a"]
-	o.Logger = slog.New(slog.DiscardHandler)
-	if os.Getenv("LEASE_LOG") != "" {
-		o.Logger = slog.Default()
-	}
-	for _, f := range change {
-		f(&o)
-	}
-	s.Manager = New(o)
-	return s
-}
-
-// recovered makes a Manager that recovered, as a starting sharder does.
-func (w *world) recovered(change ...func(*Options)) *sharder {
-	w.t.Helper()
-	s := w.sharder(change...)
-	if err := s.Recover(w.t.Context()); err != nil {
-		w.t.Fatalf("recover: %v", err)
-	}
-	return s
-}
-
-// running makes a Manager that recovered and runs, until the test ends or kill.
-func (w *world) running(change ...func(*Options)) (s *sharder, kill func()) {
-	w.t.Helper()
-	s = w.recovered(change...)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	kill = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			w.t.Errorf("run: %v", err)
-		}
-	})
-	w.t.Cleanup(kill)
-	return s, kill
-}
-
-// do sends one operation to a shard through the middleware.
-func (s *sharder) do(shard string, op *pb.RequestOp) (*pb.ResponseOp, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	call := stages.Call{Op: &stages.Op{Request: op}, Shard: s.shards[shard], Request: op}
-	r, err := s.Attach()(stages.CallShard)(ctx, call)
-	return r.Response, stages.ErrorStatus(err)
-}
-
-func (s *sharder) put(shard, key string, lease int64) error {
-	_, err := s.do(shard, opPut([]byte(key), []byte("v"), lease))
-	return err
-}
-
-func (s *sharder) mustPut(shard, key string, lease int64) {
-	s.t.Helper()
-	if err := s.put(shard, key, lease); err != nil {
-		s.t.Fatalf("put %s on %s with lease %x: %v", key, shard, lease, err)
-	}
-}
-
-func (s *sharder) mustGrant(id, ttl int64) int64 {
-	s.t.Helper()
-	r, err := s.Grant(s.t.Context(), &pb.LeaseGrantRequest{ID: id, TTL: ttl})
-	if err != nil {
-		s.t.Fatalf("grant: %v", stages.ErrorStatus(err))
-	}
-	return r.ID
-}
-
-func (s *sharder) revoke(id int64) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	_, err := s.Revoke(ctx, &pb.LeaseRevokeRequest{ID: id})
-	return stages.ErrorStatus(err)
-}
-
-// get reads a key of a shard through the middleware.
-func (s *sharder) get(shard, key string) *pb.RangeResponse {
-	s.t.Helper()
-	r, err := s.do(shard, opRange(&pb.RangeRequest{Key: []byte(key)}))
-	if err != nil {
-		s.t.Fatalf("get: %v", err)
-	}
-	return r.GetResponseRange()
-}
-
-// clientKeysOn are the keys of clients on a shard, read from its etcd.
-func (w *world) clientKeysOn(shard string) (keys []string) {
-	w.t.Helper()
-	r, err := pb.NewKVClient(w.conns[shard]).Range(w.t.Context(), &pb.RangeRequest{Key: []byte{1}, RangeEnd: []byte{0}}, grpc.WaitForReady(true))
-	if err != nil {
-		w.t.Fatalf("shard %s: %v", shard, err)
-	}
-	for _, kv := range r.Kvs {
-		keys = append(keys, string(kv.Key))
-	}
-	return keys
-}
-
-// leasesOn are the leases of a shard's etcd.
-func (w *world) leasesOn(shard string) (ids []int64) {
-	w.t.Helper()
-	r, err := pb.NewLeaseClient(w.conns[shard]).LeaseLeases(w.t.Context(), &pb.LeaseLeasesRequest{}, grpc.WaitForReady(true))
-	if err != nil {
-		w.t.Fatalf("shard %s: %v", shard, err)
-	}
-	for _, l := range r.Leases {
-		ids = append(ids, l.ID)
-	}
-	return ids
-}
-
-// records are the records at home, aliases aside.
-func (w *world) records() (keys []string) {
-	w.t.Helper()
-	r, err := pb.NewKVClient(w.conns["a"]).Range(w.t.Context(), &pb.RangeRequest{Key: []byte(recordPrefix), RangeEnd: prefixEnd(recordPrefix)}, grpc.WaitForReady(true))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, kv := range r.Kvs {
-		if _, _, alias := idOf(kv.Key, aliasPrefix); !alias {
-			keys = append(keys, string(kv.Key))
-		}
-	}
-	return keys
-}
-
-// left describes everything that remains of leases, "" if nothing does.
-func (w *world) left() string {
-	w.t.Helper()
-	out := ""
-	for _, n := range w.names {
-		if keys := w.clientKeysOn(n); len(keys) > 0 {
-			out += fmt.Sprintf(" keys on %s: %q", n, keys[:min(5, len(keys))])
-		}
-		if ids := w.leasesOn(n); len(ids) > 0 {
-			out += fmt.Sprintf(" leases on %s: %x", n, ids[:min(5, len(ids))])
-		}
-	}
-	if r := w.records(); len(r) > 0 {
-		out += fmt.Sprintf(" records: %q", r[:min(5, len(r))])
-	}
-	return out
-}
-
-// eventually polls until f says "".
-func eventually(t *testing.T, limit time.Duration, f func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
-		what := f()
-		if what == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v still:%s", limit, what)
-		}
-	}
+func TestMain(m *testing.M) {
+	// They wait for clocks more than they work.
+	flag.Set("test.parallel", "6")
+	goleak.VerifyTestMain(m)
 }
 
 // tap is a connection that a test looks into and interferes with.
@@ -233,6 +39,9 @@ type tap struct {
 	meddle   func(method string, call, late func() error) error
 	noStream error
 	hold     chan struct{} // new keep-alive streams deliver nothing before it is closed
+	frozen   bool          // nothing is answered any more
+	lie      int           // so many keep-alives are answered with a TTL of 0
+	stale    int           // serializable reads
 }
 
 func (p *tap) set(f func(p *tap)) {
@@ -244,8 +53,15 @@ func (p *tap) set(f func(p *tap)) {
 func (p *tap) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	p.mu.Lock()
 	p.calls = append(p.calls, method)
-	meddle := p.meddle
+	meddle, frozen := p.meddle, p.frozen
+	if serializable(args) {
+		p.stale++
+	}
 	p.mu.Unlock()
+	if frozen {
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
+	}
 	with := func(ctx context.Context) func() error {
 		return func() error { return p.ClientConnInterface.Invoke(ctx, method, args, reply, opts...) }
 	}
@@ -273,6 +89,21 @@ func (p *tap) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, 
 	return &tappedStream{s, p, hold}, err
 }
 
+// serializable tells a read that a member which lags may answer.
+func serializable(args any) bool {
+	switch r := args.(type) {
+	case *pb.RangeRequest:
+		return r.Serializable
+	case *pb.TxnRequest:
+		for _, op := range slices.Concat(r.Success, r.Failure) {
+			if op.GetRequestRange().GetSerializable() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // count tells how often a method was called.
 func (p *tap) count(method string) (n int) {
 	p.mu.Lock()
@@ -296,9 +127,18 @@ func (s *tappedStream) RecvMsg(m any) error {
 		select {
 		case <-s.hold:
 		case <-s.Context().Done():
+			return status.FromContextError(s.Context().Err()).Err()
 		}
 	}
-	return s.ClientStream.RecvMsg(m)
+	err := s.ClientStream.RecvMsg(m)
+	if r, ok := m.(*pb.LeaseKeepAliveResponse); ok && err == nil {
+		s.p.set(func(p *tap) {
+			if p.lie > 0 {
+				p.lie, r.TTL = p.lie-1, 0
+			}
+		})
+	}
+	return err
 }
 
 func (s *tappedStream) SendMsg(m any) error {

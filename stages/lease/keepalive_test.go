@@ -15,48 +15,49 @@ import (
 )
 
 func TestKeepAlivesAreAnsweredAtOnceWithTheTTLOfEtcd(t *testing.T) {
-	w := newWorld(t)
-	s, stop := w.running()
-	c := serve(t, s)
-	stream := keepAlive(t, c)
-	drawn, named := s.mustGrant(0, 600), s.mustGrant(7, 601)
-	s.known.forget(named) // as if another sharder had granted it
-	for range 3 {
-		for id, ttl := range map[int64]int64{drawn: 600, named: 601, 4711: 0} {
-			begin := time.Now()
-			r, err := renew(stream, id)
-			if err != nil || r.TTL != ttl || r.ID != id || r.Header.GetRevision() == 0 {
-				t.Fatalf("lease %x: %v, %v", id, r, err)
-			}
-			if d := time.Since(begin); d > time.Second {
-				t.Fatalf("took %v", d)
+	inBoth(t, func(t *testing.T, w *world) {
+		s, stop := w.running()
+		c := serve(t, s)
+		stream := keepAlive(t, c)
+		drawn, named := s.mustGrant(0, 600), s.mustGrant(7, 601)
+		s.known.forget(named) // as if another sharder had granted it
+		for range 3 {
+			for id, ttl := range map[int64]int64{drawn: 600, named: 601, 4711: 0} {
+				begin := time.Now()
+				r, err := renew(stream, id)
+				if err != nil || r.TTL != ttl || r.ID != id || r.Header.GetRevision() == 0 {
+					t.Fatalf("lease %x: %v, %v", id, r, err)
+				}
+				if d := time.Since(begin); d > time.Second {
+					t.Fatalf("took %v", d)
+				}
 			}
 		}
-	}
-	// Answers come in the order of the requests, and all of them before the end.
-	ids := []int64{named, 1, drawn, drawn, 2, named}
-	for _, id := range ids {
-		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+		// Answers come in the order of the requests, and all of them before the end.
+		ids := []int64{named, 1, drawn, drawn, 2, named}
+		for _, id := range ids {
+			if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stream.CloseSend()
+		for _, id := range ids {
+			if r, err := stream.Recv(); err != nil || r.ID != id {
+				t.Fatalf("got %v, %v, want %x", r, err, id)
+			}
+		}
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			t.Fatalf("half-closed stream ended with %v", err)
+		}
+		// A stream that is open ends when the service does.
+		stream = keepAlive(t, c)
+		if _, err := renew(stream, drawn); err != nil {
 			t.Fatal(err)
 		}
-	}
-	stream.CloseSend()
-	for _, id := range ids {
-		if r, err := stream.Recv(); err != nil || r.ID != id {
-			t.Fatalf("got %v, %v, want %x", r, err, id)
-		}
-	}
-	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
-		t.Fatalf("half-closed stream ended with %v", err)
-	}
-	// A stream that is open ends when the service does.
-	stream = keepAlive(t, c)
-	if _, err := renew(stream, drawn); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	_, err := stream.Recv()
-	wantCode(t, err, codes.Unavailable, "sharder: shutting down")
+		stop()
+		_, err := stream.Recv()
+		wantCode(t, err, codes.Unavailable, "sharder: shutting down")
+	})
 }
 
 func TestKeepAlivesKeepALeaseAliveAndNothingElseDoes(t *testing.T) {
@@ -109,7 +110,7 @@ func TestManyClientsOfALeaseCostTheClusterFewKeepAlives(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	s.taps["a"].set(func(p *tap) {
+	s.taps[w.home].set(func(p *tap) {
 		if n := p.sent[rec.shardID]; n < each || n > clients*each/4 {
 			t.Errorf("%d keep-alives of clients became %d", clients*each, n)
 		}
@@ -124,7 +125,7 @@ func TestARenewalIsNeverOlderThanTheRequest(t *testing.T) {
 	s := w.recovered()
 	id := s.mustGrant(0, 600)
 	hold := make(chan struct{}) // answers arrive once it is closed
-	s.taps["a"].set(func(p *tap) { p.hold = hold })
+	s.taps[w.home].set(func(p *tap) { p.hold = hold })
 	g := s.places.home.renewals.enter("", nil)
 	defer g.leave()
 	join := func() *renewal {
@@ -150,7 +151,7 @@ func TestARenewalIsNeverOlderThanTheRequest(t *testing.T) {
 			t.Fatalf("%v, %v", resp, err)
 		}
 	}
-	s.taps["a"].set(func(p *tap) {
+	s.taps[w.home].set(func(p *tap) {
 		if p.sent[id] != 2 {
 			t.Errorf("sent %d times", p.sent[id])
 		}
@@ -160,7 +161,7 @@ func TestARenewalIsNeverOlderThanTheRequest(t *testing.T) {
 func TestAKeepAliveNobodyWaitsForIsNotSent(t *testing.T) {
 	w := newWorld(t)
 	s := w.recovered()
-	s.taps["a"].set(func(p *tap) { p.noStream = unavailable })
+	s.taps[w.home].set(func(p *tap) { p.noStream = unavailable })
 	g := s.places.home.renewals.enter("", nil)
 	defer g.leave()
 	left, err := g.join(t.Context(), 1)
@@ -168,7 +169,7 @@ func TestAKeepAliveNobodyWaitsForIsNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.abandon(left)
-	s.taps["a"].set(func(p *tap) { p.noStream = nil })
+	s.taps[w.home].set(func(p *tap) { p.noStream = nil })
 	id := s.mustGrant(0, 600)
 	kept, err := g.join(t.Context(), id)
 	if err != nil {
@@ -177,7 +178,7 @@ func TestAKeepAliveNobodyWaitsForIsNotSent(t *testing.T) {
 	if resp, err := g.wait(t.Context(), kept); err != nil || resp.TTL != 600 {
 		t.Fatalf("%v, %v", resp, err)
 	}
-	s.taps["a"].set(func(p *tap) {
+	s.taps[w.home].set(func(p *tap) {
 		if p.sent[1] != 0 {
 			t.Error("sent")
 		}
@@ -192,50 +193,51 @@ func TestAHomeThatStopsAnsweringIsAskedOnAnotherStream(t *testing.T) {
 	stream := keepAlive(t, serve(t, s))
 	hold := make(chan struct{})
 	defer close(hold)
-	s.taps["a"].set(func(p *tap) { p.hold = hold })
+	s.taps[w.home].set(func(p *tap) { p.hold = hold })
 	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 10*time.Second, func() string {
 		n := 0
-		s.taps["a"].set(func(p *tap) { n = p.streams })
+		s.taps[w.home].set(func(p *tap) { n = p.streams })
 		return map[bool]string{true: " no stream"}[n == 0]
 	})
-	s.taps["a"].set(func(p *tap) { p.hold = nil })
+	s.taps[w.home].set(func(p *tap) { p.hold = nil })
 	if r, err := stream.Recv(); err != nil || r.TTL != 600 {
 		t.Fatalf("%v, %v", r, err)
 	}
 }
 
 func TestKeepAlivesSurviveARestartOfHome(t *testing.T) {
-	w := newWorld(t)
-	s, stop := w.running(func(o *Options) { o.Patience = 20 * time.Second })
-	defer stop()
-	c := serve(t, s)
-	ids := []int64{s.mustGrant(0, 600), s.mustGrant(7, 600), s.mustGrant(8, 600)}
-	streams := make([]pb.Lease_LeaseKeepAliveClient, len(ids))
-	for i, id := range ids {
-		streams[i] = keepAlive(t, c)
-		if _, err := renew(streams[i], id); err != nil {
-			t.Fatal(err)
+	inBoth(t, func(t *testing.T, w *world) {
+		s, stop := w.running(func(o *Options) { o.Patience = 20 * time.Second })
+		defer stop()
+		c := serve(t, s)
+		ids := []int64{s.mustGrant(0, 600), s.mustGrant(7, 600), s.mustGrant(8, 600)}
+		streams := make([]pb.Lease_LeaseKeepAliveClient, len(ids))
+		for i, id := range ids {
+			streams[i] = keepAlive(t, c)
+			if _, err := renew(streams[i], id); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	w.etcds["a"].Stop()
-	for i, id := range ids {
-		if err := streams[i].Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
-			t.Fatal(err)
+		w.etcds[w.home].Stop()
+		for i, id := range ids {
+			if err := streams[i].Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	w.etcds["a"].Restart()
-	for i, id := range ids {
-		if r, err := streams[i].Recv(); err != nil || r.TTL != 600 || r.ID != id {
-			t.Fatalf("%v, %v", r, err)
+		w.etcds[w.home].Restart()
+		for i, id := range ids {
+			if r, err := streams[i].Recv(); err != nil || r.TTL != 600 || r.ID != id {
+				t.Fatalf("%v, %v", r, err)
+			}
 		}
-	}
-	// The watch of the records resumes, too.
-	id := s.mustGrant(9, 1)
-	s.mustPut("c", "k", id)
-	eventually(t, 20*time.Second, func() string { return keysText(w.clientKeysOn("c")) })
+		// The watch of the records resumes, too.
+		id := s.mustGrant(9, 1)
+		s.mustPut("c", "k", id)
+		eventually(t, 20*time.Second, func() string { return keysText(w.clientKeysOn("c")) })
+	})
 }
 
 func keysText(keys []string) string {
@@ -246,56 +248,58 @@ func keysText(keys []string) string {
 }
 
 func TestAHomeThatIsDownEndsOnlyTheStreamsThatAsk(t *testing.T) {
-	w := newWorld(t)
-	s, stop := w.running(func(o *Options) { o.Patience = 300 * time.Millisecond })
-	defer stop()
-	c := serve(t, s)
-	id := s.mustGrant(7, 600)
-	asking, idle := keepAlive(t, c), keepAlive(t, c)
-	for _, stream := range []pb.Lease_LeaseKeepAliveClient{asking, idle} {
-		if _, err := renew(stream, id); err != nil {
-			t.Fatal(err)
+	inBoth(t, func(t *testing.T, w *world) {
+		s, stop := w.running(func(o *Options) { o.Patience = 300 * time.Millisecond })
+		defer stop()
+		c := serve(t, s)
+		id := s.mustGrant(7, 600)
+		asking, idle := keepAlive(t, c), keepAlive(t, c)
+		for _, stream := range []pb.Lease_LeaseKeepAliveClient{asking, idle} {
+			if _, err := renew(stream, id); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	w.etcds["a"].Stop()
-	_, err := renew(asking, id)
-	wantCode(t, err, codes.Unavailable, "sharder: ", "shard a")
-	_, err = renew(keepAlive(t, c), 4711) // not remembered
-	wantCode(t, err, codes.Unavailable, "sharder: ", "shard a")
-	w.etcds["a"].Restart()
-	eventually(t, 20*time.Second, func() string {
-		if r, err := renew(keepAlive(t, c), id); err != nil || r.TTL != 600 {
-			return fmt.Sprint(" ", r, err)
+		w.etcds[w.home].Stop()
+		_, err := renew(asking, id)
+		wantCode(t, err, codes.Unavailable, "sharder: ", w.homeText())
+		_, err = renew(keepAlive(t, c), 4711) // not remembered
+		wantCode(t, err, codes.Unavailable, "sharder: ", w.homeText())
+		w.etcds[w.home].Restart()
+		eventually(t, 20*time.Second, func() string {
+			if r, err := renew(keepAlive(t, c), id); err != nil || r.TTL != 600 {
+				return fmt.Sprint(" ", r, err)
+			}
+			return ""
+		})
+		if r, err := renew(idle, id); err != nil || r.TTL != 600 {
+			t.Fatalf("the stream that was idle: %v, %v", r, err)
 		}
-		return ""
 	})
-	if r, err := renew(idle, id); err != nil || r.TTL != 600 {
-		t.Fatalf("the stream that was idle: %v, %v", r, err)
-	}
 }
 
 func TestAKeepAliveOfAnEndedLeaseIsAnsweredAfterItsKeysAreGone(t *testing.T) {
-	w := newWorld(t)
-	s := w.recovered() // nobody runs: the one who asks has it finished
-	c := serve(t, s)
-	id := s.mustGrant(7, 1)
-	s.mustPut("b", "k", id)
-	stream := keepAlive(t, c)
-	eventually(t, 20*time.Second, func() string {
-		if len(w.leasesOn("a")) > 0 {
-			return " home's lease lives"
+	inBoth(t, func(t *testing.T, w *world) {
+		s := w.recovered() // nobody runs: the one who asks has it finished
+		c := serve(t, s)
+		id := s.mustGrant(7, 1)
+		s.mustPut("b", "k", id)
+		stream := keepAlive(t, c)
+		eventually(t, 20*time.Second, func() string {
+			if len(w.leasesOn(w.home)) > 0 {
+				return " home's lease lives"
+			}
+			return ""
+		})
+		if r, err := renew(stream, id); err != nil || r.TTL != 0 {
+			t.Fatalf("%v, %v", r, err)
 		}
-		return ""
+		if left := w.left(); left != "" {
+			t.Fatal(left)
+		}
+		if err := s.Run(canceled()); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
 	})
-	if r, err := renew(stream, id); err != nil || r.TTL != 0 {
-		t.Fatalf("%v, %v", r, err)
-	}
-	if left := w.left(); left != "" {
-		t.Fatal(left)
-	}
-	if err := s.Run(canceled()); !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
 }
 
 func canceled() context.Context {
@@ -307,7 +311,7 @@ func canceled() context.Context {
 func TestTheNumberOfRenewalsUnderWayIsBounded(t *testing.T) {
 	w := newWorld(t)
 	s := w.recovered(func(o *Options) { o.MaxRenewals = 2; o.KeepAliveStreams = 1 })
-	w.etcds["a"].Stop()
+	w.etcds[w.home].Stop()
 	r := s.places.home.renewals
 	g := r.enter("", nil)
 	for id := range int64(2) {

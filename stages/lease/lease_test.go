@@ -12,17 +12,18 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// bothKinds runs a test for a lease whose id the server draws and for one whose id
-// the client names.
+// bothKinds runs a test, in both kinds of world, for a lease whose id the server draws
+// and for one whose id the client names.
 func bothKinds(t *testing.T, f func(t *testing.T, w *world, id int64)) {
-	w := newWorld(t)
-	for _, id := range []int64{0, 7, -7} {
-		t.Run(fmt.Sprintf("id %d", id), func(t *testing.T) {
-			w := *w
-			w.t = t
-			f(t, &w, id)
-		})
-	}
+	inBoth(t, func(t *testing.T, w *world) {
+		for _, id := range []int64{0, 7, -7} {
+			t.Run(fmt.Sprintf("id %d", id), func(t *testing.T) {
+				w := *w
+				w.t = t
+				f(t, &w, id)
+			})
+		}
+	})
 }
 
 func TestKeysOnEveryShardAreGoneWhenRevokeAnswers(t *testing.T) {
@@ -73,7 +74,7 @@ func TestAStartingSharderFinishesWhatEndedWhileNoneRan(t *testing.T) {
 		old.mustPut("b", "kb", id)
 		old.mustPut("c", "kc", id)
 		eventually(t, 20*time.Second, func() string {
-			return fmt.Sprint(len(w.leasesOn("a")))[1:] + map[bool]string{true: " home has the lease"}[len(w.leasesOn("a")) > 0]
+			return fmt.Sprint(len(w.leasesOn(w.home)))[1:] + map[bool]string{true: " home has the lease"}[len(w.leasesOn(w.home)) > 0]
 		})
 		if len(w.clientKeysOn("b")) == 0 {
 			t.Fatal("key gone although nobody ran")
@@ -153,65 +154,67 @@ func TestALeaseThatDoesNotExistLooksAsInEtcd(t *testing.T) {
 }
 
 func TestADeadLeaseInABranchNotTakenDoesNoHarm(t *testing.T) {
-	w := newWorld(t)
-	s := w.recovered()
-	dead := s.mustGrant(9, 600)
-	if err := s.revoke(dead); err != nil {
-		t.Fatal(err)
-	}
-	live := s.mustGrant(0, 600)
-	txn := func(put, other int64) *pb.RequestOp {
-		return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
-			Compare: []*pb.Compare{absent([]byte("nothing"))},
-			Success: []*pb.RequestOp{opPut([]byte("k"), nil, put)},
-			Failure: []*pb.RequestOp{opPut([]byte("k"), nil, other)},
-		}}}
-	}
-	for _, n := range []string{"a", "b"} {
-		for _, gone := range []int64{dead, 4711} {
-			if _, err := s.do(n, txn(live, gone)); err != nil {
-				t.Fatalf("shard %s, lease %d in the other branch: %v", n, gone, err)
-			}
-			_, err := s.do(n, txn(gone, live))
-			wantCode(t, err, codes.NotFound, "etcdserver: requested lease not found")
+	inBoth(t, func(t *testing.T, w *world) {
+		s := w.recovered()
+		dead := s.mustGrant(9, 600)
+		if err := s.revoke(dead); err != nil {
+			t.Fatal(err)
 		}
-	}
+		live := s.mustGrant(0, 600)
+		txn := func(put, other int64) *pb.RequestOp {
+			return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
+				Compare: []*pb.Compare{absent([]byte("nothing"))},
+				Success: []*pb.RequestOp{opPut([]byte("k"), nil, put)},
+				Failure: []*pb.RequestOp{opPut([]byte("k"), nil, other)},
+			}}}
+		}
+		for _, n := range []string{"a", "b"} {
+			for _, gone := range []int64{dead, 4711} {
+				if _, err := s.do(n, txn(live, gone)); err != nil {
+					t.Fatalf("shard %s, lease %d in the other branch: %v", n, gone, err)
+				}
+				_, err := s.do(n, txn(gone, live))
+				wantCode(t, err, codes.NotFound, "etcdserver: requested lease not found")
+			}
+		}
+	})
 }
 
 func TestLeaseComparesSeeTheClientsIDs(t *testing.T) {
-	w := newWorld(t)
-	s := w.recovered()
-	s.mustGrant(7, 600)
-	s.mustGrant(-7, 600)
-	drawn := s.mustGrant(0, 600)
-	leases := map[string]int64{"none": 0, "pos": 7, "neg": -7, "drawn": drawn}
-	for key, id := range leases {
-		s.mustPut("b", key, id)
-	}
-	results := map[pb.Compare_CompareResult]func(a, b int64) bool{
-		pb.Compare_EQUAL:     func(a, b int64) bool { return a == b },
-		pb.Compare_NOT_EQUAL: func(a, b int64) bool { return a != b },
-		pb.Compare_GREATER:   func(a, b int64) bool { return a > b },
-		pb.Compare_LESS:      func(a, b int64) bool { return a < b },
-	}
-	for key, id := range leases {
-		for result, holds := range results {
-			for _, with := range []int64{0, -1, 7, -7, 8, drawn} {
-				inner := opTxn(&pb.Compare{Key: []byte(key), Target: pb.Compare_LEASE, Result: result, TargetUnion: &pb.Compare_Lease{Lease: with}})
-				r, err := s.do("b", opTxn(nil, inner))
-				if err != nil {
-					wantCode(t, err, codes.InvalidArgument, "sharder: key", key)
-					if result == pb.Compare_EQUAL || result == pb.Compare_NOT_EQUAL || with == 0 && result == pb.Compare_GREATER {
-						t.Fatalf("%s %v %d refused", key, result, with)
+	inBoth(t, func(t *testing.T, w *world) {
+		s := w.recovered()
+		s.mustGrant(7, 600)
+		s.mustGrant(-7, 600)
+		drawn := s.mustGrant(0, 600)
+		leases := map[string]int64{"none": 0, "pos": 7, "neg": -7, "drawn": drawn}
+		for key, id := range leases {
+			s.mustPut("b", key, id)
+		}
+		results := map[pb.Compare_CompareResult]func(a, b int64) bool{
+			pb.Compare_EQUAL:     func(a, b int64) bool { return a == b },
+			pb.Compare_NOT_EQUAL: func(a, b int64) bool { return a != b },
+			pb.Compare_GREATER:   func(a, b int64) bool { return a > b },
+			pb.Compare_LESS:      func(a, b int64) bool { return a < b },
+		}
+		for key, id := range leases {
+			for result, holds := range results {
+				for _, with := range []int64{0, -1, 7, -7, 8, drawn} {
+					inner := opTxn(&pb.Compare{Key: []byte(key), Target: pb.Compare_LEASE, Result: result, TargetUnion: &pb.Compare_Lease{Lease: with}})
+					r, err := s.do("b", opTxn(nil, inner))
+					if err != nil {
+						wantCode(t, err, codes.InvalidArgument, "sharder: key", key)
+						if result == pb.Compare_EQUAL || result == pb.Compare_NOT_EQUAL || with == 0 && result == pb.Compare_GREATER {
+							t.Fatalf("%s %v %d refused", key, result, with)
+						}
+						continue
 					}
-					continue
-				}
-				if got := r.GetResponseTxn().Responses[0].GetResponseTxn().Succeeded; got != holds(id, with) {
-					t.Errorf("%s: lease %d %v %d is %v", key, id, result, with, got)
+					if got := r.GetResponseTxn().Responses[0].GetResponseTxn().Succeeded; got != holds(id, with) {
+						t.Errorf("%s: lease %d %v %d is %v", key, id, result, with, got)
+					}
 				}
 			}
 		}
-	}
+	})
 }
 
 // opTxn is a Txn with at most one compare.
@@ -224,37 +227,38 @@ func opTxn(c *pb.Compare, success ...*pb.RequestOp) *pb.RequestOp {
 }
 
 func TestALateRevokeCannotHitTheNextLeaseOfTheName(t *testing.T) {
-	w := newWorld(t)
-	slow, s := w.recovered(), w.recovered()
-	var late func() error
-	slow.mustGrant(7, 600)
-	slow.mustPut("b", "old", 7)
-	slow.taps["b"].set(func(p *tap) {
-		p.meddle = func(method string, call, held func() error) error {
-			if method != pb.Lease_LeaseRevoke_FullMethodName {
-				return call()
+	inBoth(t, func(t *testing.T, w *world) {
+		slow, s := w.recovered(), w.recovered()
+		var late func() error
+		slow.mustGrant(7, 600)
+		slow.mustPut("b", "old", 7)
+		slow.taps["b"].set(func(p *tap) {
+			p.meddle = func(method string, call, held func() error) error {
+				if method != pb.Lease_LeaseRevoke_FullMethodName {
+					return call()
+				}
+				late = held
+				return unavailable
 			}
-			late = held
-			return unavailable
+		})
+		wantCode(t, slow.revoke(7), codes.Unavailable, "sharder: lease 7 ", "shard b")
+		if err := s.revoke(7); err != nil {
+			t.Fatal(err)
+		}
+		s.mustGrant(7, 600)
+		s.mustPut("b", "new", 7)
+		slow.mustPut("b", "new2", 7) // remembers the old one
+		if err := late(); !isLeaseNotFound(err) {
+			t.Fatalf("late revoke: %v", err)
+		}
+		if keys := w.clientKeysOn("b"); !slices.Equal(keys, []string{"new", "new2"}) {
+			t.Fatal(keys)
+		}
+		if err := s.revoke(7); err != nil {
+			t.Fatal(err)
+		}
+		if left := w.left(); left != "" {
+			t.Fatal(left)
 		}
 	})
-	wantCode(t, slow.revoke(7), codes.Unavailable, "sharder: lease 7 ", "shard b")
-	if err := s.revoke(7); err != nil {
-		t.Fatal(err)
-	}
-	s.mustGrant(7, 600)
-	s.mustPut("b", "new", 7)
-	slow.mustPut("b", "new2", 7) // remembers the old one
-	if err := late(); !isLeaseNotFound(err) {
-		t.Fatalf("late revoke: %v", err)
-	}
-	if keys := w.clientKeysOn("b"); !slices.Equal(keys, []string{"new", "new2"}) {
-		t.Fatal(keys)
-	}
-	if err := s.revoke(7); err != nil {
-		t.Fatal(err)
-	}
-	if left := w.left(); left != "" {
-		t.Fatal(left)
-	}
 }

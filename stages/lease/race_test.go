@@ -69,45 +69,46 @@ func TestNothingIsGrantedForALeaseThatHasEnded(t *testing.T) {
 }
 
 func TestAPutWithALeaseThatHasEndedIsRefusedAlsoWhereAShardStillHasIt(t *testing.T) {
-	w := newWorld(t)
-	s := w.recovered()
-	id := s.mustGrant(0, 600)
-	s.mustPut("c", "k", id)
-	if _, _, err := s.home.stop(t.Context(), id); err != nil {
-		t.Fatal(err)
-	}
-	fresh := w.recovered(func(o *Options) { o.Patience = 100 * time.Millisecond })
-	if left := w.left(); left != "" {
-		t.Fatal("a recovering sharder left", left)
-	}
+	inBoth(t, func(t *testing.T, w *world) {
+		s := w.recovered()
+		id := s.mustGrant(0, 600)
+		s.mustPut("c", "k", id)
+		if _, _, err := s.home.stop(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		fresh := w.recovered(func(o *Options) { o.Patience = 100 * time.Millisecond })
+		if left := w.left(); left != "" {
+			t.Fatal("a recovering sharder left", left)
+		}
 
-	// Owed, and the shard can't be told.
-	id = s.mustGrant(0, 600)
-	s.mustPut("c", "k", id)
-	fresh.taps["c"].set(func(p *tap) {
-		p.meddle = func(m string, call, _ func() error) error {
-			if m == pb.Lease_LeaseRevoke_FullMethodName {
-				return unavailable
+		// Owed, and the shard can't be told.
+		id = s.mustGrant(0, 600)
+		s.mustPut("c", "k", id)
+		fresh.taps["c"].set(func(p *tap) {
+			p.meddle = func(m string, call, _ func() error) error {
+				if m == pb.Lease_LeaseRevoke_FullMethodName {
+					return unavailable
+				}
+				return call()
 			}
-			return call()
+		})
+		if _, _, err := s.home.stop(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		w.wantRefusedAsOwed(fresh.put("c", "k2", id))
+		if err := s.revoke(id); err != nil {
+			t.Fatal(err)
+		}
+
+		// Gone, and a late grant left a husk.
+		if _, err := pb.NewLeaseClient(w.conns["c"]).LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: id, TTL: shardTTL}); err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, fresh.put("c", "k2", id), codes.NotFound, "etcdserver: requested lease not found")
+		if keys := w.clientKeysOn("c"); len(keys) > 0 {
+			t.Fatal(keys)
 		}
 	})
-	if _, _, err := s.home.stop(t.Context(), id); err != nil {
-		t.Fatal(err)
-	}
-	wantCode(t, fresh.put("c", "k2", id), codes.NotFound, "etcdserver: requested lease not found")
-	if err := s.revoke(id); err != nil {
-		t.Fatal(err)
-	}
-
-	// Gone, and a late grant left a husk.
-	if _, err := pb.NewLeaseClient(w.conns["c"]).LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: id, TTL: shardTTL}); err != nil {
-		t.Fatal(err)
-	}
-	wantCode(t, fresh.put("c", "k2", id), codes.NotFound, "etcdserver: requested lease not found")
-	if keys := w.clientKeysOn("c"); len(keys) > 0 {
-		t.Fatal(keys)
-	}
 }
 
 func TestARefusedPutIsNotRepeatedFromMemory(t *testing.T) {
@@ -120,7 +121,7 @@ func TestARefusedPutIsNotRepeatedFromMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	other.mustGrant(7, 600)
-	s.taps["a"].once(pb.KV_Txn_FullMethodName, func(call func() error) error {
+	s.taps[w.home].once(pb.KV_Txn_FullMethodName, func(call func() error) error {
 		err := call()
 		s.known.leases.put(7, stale) // as a watch that lags might
 		return err
@@ -147,7 +148,7 @@ func TestAFinishedRevocationCostsOtherShardersNothing(t *testing.T) {
 		}
 		return ""
 	})
-	before := two.taps["a"].count(pb.KV_Txn_FullMethodName)
+	before := two.taps[w.home].count(pb.KV_Txn_FullMethodName)
 	for _, id := range ids {
 		if err := one.revoke(id); err != nil {
 			t.Fatal(err)
@@ -159,26 +160,27 @@ func TestAFinishedRevocationCostsOtherShardersNothing(t *testing.T) {
 		}
 		return ""
 	})
-	if n := two.taps["a"].count(pb.KV_Txn_FullMethodName) - before; n > 50 {
+	if n := two.taps[w.home].count(pb.KV_Txn_FullMethodName) - before; n > 50 {
 		t.Errorf("%d looks at home for 100 leases that another sharder revoked", n)
 	}
 }
 
 func TestARevokeThatOthersHelpedWithIsStillTheClients(t *testing.T) {
-	w := newWorld(t)
-	s, other := w.recovered(), w.recovered()
-	s.mustGrant(7, 600)
-	s.mustPut("b", "k", 7)
-	s.taps["a"].once(pb.Lease_LeaseRevoke_FullMethodName, func(call func() error) error {
-		if err := other.settle(t.Context(), 7); err != nil {
-			t.Error(err)
+	inBoth(t, func(t *testing.T, w *world) {
+		s, other := w.recovered(), w.recovered()
+		s.mustGrant(7, 600)
+		s.mustPut("b", "k", 7)
+		s.taps[w.home].once(pb.Lease_LeaseRevoke_FullMethodName, func(call func() error) error {
+			if err := other.settle(t.Context(), 7); err != nil {
+				t.Error(err)
+			}
+			return call()
+		})
+		if err := s.revoke(7); err != nil {
+			t.Fatal(err)
 		}
-		return call()
+		if left := w.left(); left != "" {
+			t.Fatal(left)
+		}
 	})
-	if err := s.revoke(7); err != nil {
-		t.Fatal(err)
-	}
-	if left := w.left(); left != "" {
-		t.Fatal(left)
-	}
 }

@@ -10,42 +10,43 @@ import (
 )
 
 func TestRepliesShowTheClientsIDsEverywhere(t *testing.T) {
-	w := newWorld(t)
-	granter, s := w.recovered(), w.recovered() // s has to ask home
-	granter.mustGrant(7, 600)
-	granter.mustGrant(-8, 600)
-	granter.mustPut("b", "k", 7)
-	all := opRange(&pb.RangeRequest{Key: []byte{1}, RangeEnd: []byte{0}})
-	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("k"), Lease: -8, PrevKv: true}}}
-	del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte("k"), PrevKv: true}}}
+	inBoth(t, func(t *testing.T, w *world) {
+		granter, s := w.recovered(), w.recovered() // s has to ask home
+		granter.mustGrant(7, 600)
+		granter.mustGrant(-8, 600)
+		granter.mustPut("b", "k", 7)
+		all := opRange(&pb.RangeRequest{Key: []byte{1}, RangeEnd: []byte{0}})
+		put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("k"), Lease: -8, PrevKv: true}}}
+		del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte("k"), PrevKv: true}}}
 
-	r, err := s.do("b", all)
-	if err != nil || r.GetResponseRange().Kvs[0].Lease != 7 || r.GetResponseRange().Count != 1 {
-		t.Fatalf("%v, %v", r, err)
-	}
-	r, err = s.do("b", put)
-	if err != nil || r.GetResponsePut().PrevKv.Lease != 7 || r.GetResponsePut().Header == nil {
-		t.Fatalf("%v, %v", r, err)
-	}
-	r, err = s.do("b", opTxn(nil, opRange(&pb.RangeRequest{Key: []byte("x")}), opTxn(nil, all)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	txn := r.GetResponseTxn()
-	if kv := txn.Responses[1].GetResponseTxn().Responses[0].GetResponseRange().Kvs[0]; kv.Lease != -8 || !txn.Succeeded || txn.Header == nil {
-		t.Fatalf("%v", r)
-	}
-	r, err = s.do("b", del)
-	if err != nil || r.GetResponseDeleteRange().PrevKvs[0].Lease != -8 || r.GetResponseDeleteRange().Deleted != 1 {
-		t.Fatalf("%v, %v", r, err)
-	}
-	if put.GetRequestPut().Lease != -8 {
-		t.Fatal("the client's request was changed")
-	}
+		r, err := s.do("b", all)
+		if err != nil || r.GetResponseRange().Kvs[0].Lease != 7 || r.GetResponseRange().Count != 1 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		r, err = s.do("b", put)
+		if err != nil || r.GetResponsePut().PrevKv.Lease != 7 || r.GetResponsePut().Header == nil {
+			t.Fatalf("%v, %v", r, err)
+		}
+		r, err = s.do("b", opTxn(nil, opRange(&pb.RangeRequest{Key: []byte("x")}), opTxn(nil, all)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		txn := r.GetResponseTxn()
+		if kv := txn.Responses[1].GetResponseTxn().Responses[0].GetResponseRange().Kvs[0]; kv.Lease != -8 || !txn.Succeeded || txn.Header == nil {
+			t.Fatalf("%v", r)
+		}
+		r, err = s.do("b", del)
+		if err != nil || r.GetResponseDeleteRange().PrevKvs[0].Lease != -8 || r.GetResponseDeleteRange().Deleted != 1 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		if put.GetRequestPut().Lease != -8 {
+			t.Fatal("the client's request was changed")
+		}
+	})
 }
 
 func TestEventsAreTranslatedInCopiesAndOnlyIfNeeded(t *testing.T) {
-	w := newWorld(t)
+	w := startWorld(t, "a") // counts allocations: not beside other tests
 	s := w.recovered()
 	s.mustGrant(7, 600)
 	rec, _ := s.known.lease(7)
@@ -111,12 +112,12 @@ func TestManyAliasesAreReadTogether(t *testing.T) {
 		rec, _ := granter.known.lease(id + 1)
 		kvs = append(kvs, &mvccpb.KeyValue{Lease: rec.shardID})
 	}
-	before := s.taps["a"].count(pb.KV_Txn_FullMethodName)
+	before := s.taps[w.home].count(pb.KV_Txn_FullMethodName)
 	got, err := s.TranslateKV(t.Context(), slices.Concat(kvs, kvs))
 	if err != nil || got[0].Lease != 1 || got[149].Lease != 150 || got[299].Lease != 150 {
 		t.Fatalf("%v, %v", got, err)
 	}
-	if n := s.taps["a"].count(pb.KV_Txn_FullMethodName) - before; n != 2 {
+	if n := s.taps[w.home].count(pb.KV_Txn_FullMethodName) - before; n != 2 {
 		t.Fatalf("%d reads", n)
 	}
 }
@@ -126,14 +127,14 @@ func TestTranslationOfEventsWaitsForHome(t *testing.T) {
 	granter, s := w.recovered(), w.recovered(func(o *Options) { o.Timeout = 200 * time.Millisecond })
 	granter.mustGrant(7, 600)
 	rec, _ := granter.known.lease(7)
-	w.etcds["a"].Stop()
+	w.etcds[w.home].Stop()
 	events := []*mvccpb.Event{{Kv: &mvccpb.KeyValue{Lease: rec.shardID}}}
 	if _, err := s.TranslateKV(t.Context(), []*mvccpb.KeyValue{events[0].Kv}); err == nil {
 		t.Fatal("translated without home")
 	}
 	done := make(chan []*mvccpb.Event, 1)
 	go func() { done <- s.TranslateEvents(t.Context(), events) }()
-	w.etcds["a"].Restart()
+	w.etcds[w.home].Restart()
 	if got := <-done; got[0].Kv.Lease != 7 {
 		t.Fatalf("%v", got)
 	}
