@@ -39,6 +39,8 @@ type Options struct {
 	CheckpointEntries int
 	// SweepRuns is from how many runs on the map is swept after a compaction. 1e6.
 	SweepRuns int
+	// Retention is what is kept when the history is compacted from time to time.
+	Retention Retention
 	// Ready tells why the order cluster can't take an entry at this moment, nil if it
 	// seems to be well. What needs the order is then refused before it touches a shard.
 	// nil is always well.
@@ -94,10 +96,12 @@ type Order struct {
 	reads   reads
 	covers  covers
 	alarms  []atomic.Pointer[error] // by shard number
-	lost    atomic.Pointer[error]   // the log itself can't be trusted or understood
-	written atomic.Int64            // entries replayed since the last checkpoint
-	swept   int64                   // of the newest checkpoint known; guarded by mu
-	compact chan struct{}           // wakes the compactor
+	started time.Time
+	moved   []atomic.Int64        // by shard number, when its cover was last replayed, since started
+	lost    atomic.Pointer[error] // the log itself can't be trusted or understood
+	written atomic.Int64          // entries replayed since the last checkpoint
+	swept   int64                 // of the newest checkpoint known; guarded by mu
+	compact chan struct{}         // wakes the compactor
 }
 
 // New makes an Order. It does nothing until Load.
@@ -105,6 +109,7 @@ func New(o Options) *Order {
 	o = o.withDefaults()
 	return &Order{
 		opts: o, journal: o.Journal, member: rand.Uint64() | 1, changed: make(chan struct{}),
+		started: time.Now(), moved: make([]atomic.Int64, len(o.Shards)),
 		reads: newReads(), covers: newCovers(len(o.Shards)),
 		alarms: make([]atomic.Pointer[error], len(o.Shards)), compact: make(chan struct{}, 1),
 	}
@@ -210,6 +215,11 @@ func (o *Order) take(r Record) error {
 	if err := o.state.replay(r.Position, e); err != nil {
 		return err
 	}
+	for _, c := range e.Cover {
+		if c.Shard < len(o.moved) {
+			o.moved[c.Shard].Store(int64(time.Since(o.started)))
+		}
+	}
 	o.notify()
 	return nil
 }
@@ -227,7 +237,7 @@ func (o *Order) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg conc.WaitGroup
 	wg.Go(func() { cancel(o.follow(ctx)) })
-	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.compactShards} {
+	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.compactShards, o.retain} {
 		wg.Go(func() { work(ctx) })
 	}
 	wg.Wait()

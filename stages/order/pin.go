@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -22,8 +23,8 @@ import (
 func (o *Order) Pin(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Stage[*stages.Op, *stages.Reply] {
 	return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
 		req := op.Request.GetRequestRange()
-		for {
-			cut, now, err := o.cutFor(ctx, req)
+		for try := 1; ; try++ {
+			cut, now, err := o.cutFor(ctx, req, try > 1)
 			if err != nil {
 				return nil, err
 			}
@@ -32,7 +33,7 @@ func (o *Order) Pin(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Sta
 				reply.Response.GetResponseRange().Header = o.Header(now)
 				return reply, nil
 			}
-			if req.Revision > 0 || !isEtcd(err, rpctypes.ErrGRPCCompacted) || !o.overtaken(cut) {
+			if req.Revision > 0 || !isOvertaken(err) || try == rounds {
 				return nil, err
 			}
 		}
@@ -42,7 +43,7 @@ func (o *Order) Pin(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Sta
 // PinStream is Pin for RangeStream: the moment, and the header of the answer. A stream
 // that has begun and is overtaken by a compaction ends with etcd's error.
 func (o *Order) PinStream(ctx context.Context, r *pb.RangeRequest) (*stages.Cut, *pb.ResponseHeader, error) {
-	cut, now, err := o.cutFor(ctx, r)
+	cut, now, err := o.cutFor(ctx, r, false)
 	return cut, o.Header(now), err
 }
 
@@ -51,15 +52,19 @@ func (o *Order) Translate(shard *stages.Shard, kvs []*mvccpb.KeyValue) {
 	o.globalKVs(shard.Number, kvs)
 }
 
-// overtaken tells whether a compaction came after the cut was taken.
-func (o *Order) overtaken(cut *stages.Cut) bool { return o.Compacted() > cut.Compacted }
+// rounds is how often a read of now begins anew because a compaction overtook it.
+const rounds = 10
+
+// isOvertaken tells whether a shard has not got a revision of now any more: then there
+// was a compaction, of which this process may not have heard yet.
+func isOvertaken(err error) bool { return isEtcd(err, rpctypes.ErrGRPCCompacted) }
 
 // cutFor gives the moment at which a Range is to be read, and the revision of now for
 // its header. Compaction is checked here, before any shard is asked: a shard on which
-// nothing changed meanwhile would not know of it.
-func (o *Order) cutFor(ctx context.Context, r *pb.RangeRequest) (at *stages.Cut, now int64, err error) {
+// nothing changed meanwhile would not know of it. fresh reads the log in any case.
+func (o *Order) cutFor(ctx context.Context, r *pb.RangeRequest, fresh bool) (at *stages.Cut, now int64, err error) {
 	cut := o.Replayed()
-	if !r.Serializable || r.Revision > cut.Revision {
+	if fresh || !r.Serializable || r.Revision > cut.Revision {
 		if cut, err = o.Now(ctx); err != nil {
 			return nil, 0, err
 		}
@@ -113,10 +118,18 @@ func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stag
 // serialTries is how many members are asked for a revision before the shard's quorum is.
 const serialTries = 2
 
+// youth is how long after a shard has moved its leader is asked first: others may not
+// have its newest revision yet.
+const youth = 10 * time.Millisecond
+
 // readAt reads at a revision that the shard has made durable. A member that lags behind
 // doesn't have it yet: then another one may. In the end the read is linearizable; if
 // the shard as a whole does not have the revision, it went back in time.
 func (o *Order) readAt(ctx context.Context, call stages.Call, req *pb.RangeRequest, next pipeline.Stage[stages.Call, stages.Reply]) (reply stages.Reply, err error) {
+	ctx, trail := stages.WithTrail(ctx)
+	if time.Since(o.started)-time.Duration(o.moved[call.Shard.Number].Load()) < youth {
+		trail.PreferLeader()
+	}
 	for try := 1; ; try++ {
 		reply, err = next(ctx, call)
 		if !isEtcd(err, rpctypes.ErrGRPCFutureRev) {

@@ -31,9 +31,13 @@ type rig struct {
 
 // newRig starts n shards and stamps them. prepare may use them before.
 func newRig(t testing.TB, n int, prepare ...func(r *rig)) *rig {
+	return newRigOf(t, nil, n, prepare...)
+}
+
+func newRigOf(t testing.TB, opts []etcdtest.Option, n int, prepare ...func(r *rig)) *rig {
 	r := &rig{t: t, order: etcdtest.Start(t)}
 	for range n {
-		r.etcds = append(r.etcds, etcdtest.Start(t))
+		r.etcds = append(r.etcds, etcdtest.Start(t, opts...))
 	}
 	for _, p := range prepare {
 		p(r)

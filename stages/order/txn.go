@@ -27,7 +27,7 @@ func (o *Order) Snapshot(t *stages.Table, read pipeline.Stage[*stages.Op, *stage
 			if several == nil {
 				return next(ctx, op)
 			}
-			for {
+			for try := 1; ; try++ {
 				cut, err := o.Now(ctx)
 				if err != nil {
 					return nil, err
@@ -38,7 +38,7 @@ func (o *Order) Snapshot(t *stages.Table, read pipeline.Stage[*stages.Op, *stage
 					resp.Header = o.Header(cut.Revision)
 					return &stages.Reply{Op: op, Response: &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: resp}}}, nil
 				}
-				if s.compacted || !isEtcd(err, rpctypes.ErrGRPCCompacted) || !o.overtaken(&cut) {
+				if s.compacted || !isOvertaken(err) || try == rounds {
 					return nil, err
 				}
 			}

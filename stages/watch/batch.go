@@ -17,7 +17,8 @@ import (
 type batch struct {
 	header *pb.ResponseHeader // as the shard sent it; its revision says nothing about completeness
 	events []*mvccpb.Event
-	bytes  int64 // what the events take up in memory, nearly
+	revs   []int64 // the shard's revision of each event; nil where the events carry it themselves
+	bytes  int64   // what the events take up in memory, nearly
 
 	withoutPrev func() []*mvccpb.Event // the events without prev_kv, made once when first asked for
 }
@@ -48,23 +49,41 @@ const (
 	kvMemory    = 128
 )
 
-// last is the revision of the newest event.
-func (b *batch) last() int64 { return b.events[len(b.events)-1].Kv.ModRevision }
+// rev is the shard's revision of one of the events.
+func (b *batch) rev(i int) int64 {
+	if b.revs != nil {
+		return b.revs[i]
+	}
+	return b.events[i].Kv.ModRevision
+}
+
+// first is the shard's revision of the oldest event.
+func (b *batch) first() int64 { return b.rev(0) }
+
+// last is the shard's revision of the newest event.
+func (b *batch) last() int64 { return b.rev(len(b.events) - 1) }
 
 // after leaves out what a watcher complete up to rev already has; nil when
 // nothing is left.
 func (b *batch) after(rev int64) *batch {
-	i := firstAfter(b.events, rev)
+	i := 0
+	for i < len(b.events) && b.rev(i) <= rev {
+		i++
+	}
 	switch {
 	case i == 0:
 		return b
 	case i == len(b.events):
 		return nil
 	}
-	return newBatch(b.header, b.events[i:])
+	rest := newBatch(b.header, b.events[i:])
+	if b.revs != nil {
+		rest.revs = b.revs[i:]
+	}
+	return rest
 }
 
-// firstAfter is the index of the first event newer than rev.
+// firstAfter is the index of the first event newer than rev, as clients count.
 func firstAfter(events []*mvccpb.Event, rev int64) int {
 	for i, ev := range events {
 		if ev.Kv.ModRevision > rev {

@@ -65,7 +65,7 @@ func (l *leg) refused(r *pb.WatchResponse) error {
 	if len(l.trunk.identity) == 0 && isStaleToken(r.CancelReason) {
 		return errStaleToken
 	}
-	l.watch.session.cancelled(l.watch, r)
+	l.watch.session.cancelled(l.watch, l.hub.numbers.ended(l.watch.ctx, l.hub, r))
 	return nil
 }
 
@@ -99,18 +99,23 @@ func (l *leg) follow(ctx context.Context, stream pb.Watch_WatchClient) error {
 		l.hub.heard(r.Header)
 		switch {
 		case r.Canceled:
-			l.watch.session.cancelled(l.watch, r)
+			l.watch.session.cancelled(l.watch, l.hub.numbers.ended(ctx, l.hub, r))
 			return nil
 		case r.WatchId == noWatch:
 			// This stream has one watcher, and it was there before the request was
 			// sent: everything up to the answer has come.
 			l.next = max(l.next, r.Header.GetRevision()+1)
+			l.out.reached(l.next - 1)
 		default:
 			b := a.add(r)
 			if b == nil {
 				continue
 			}
-			if err := l.pushPatiently(ctx, l.hub.translate(b)); err != nil {
+			b, err := l.hub.translate(ctx, b)
+			if err != nil {
+				return err
+			}
+			if err := l.pushPatiently(ctx, b); err != nil {
 				return err
 			}
 		}
@@ -134,7 +139,7 @@ func (l *leg) pushPatiently(ctx context.Context, b *batch) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNoRoom)
 	defer cancel()
 	for {
-		if err := l.watch.session.mailbox.waitRoom(ctx, l.need); err != nil {
+		if err := l.out.room(ctx, l.need); err != nil {
 			return err
 		}
 		if l.push(b) {

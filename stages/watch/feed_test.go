@@ -18,6 +18,7 @@ import (
 // that a progress answer had promised to be out.
 type feed struct {
 	*raw
+	asked    []*pb.WatchCreateRequest // by add
 	created  []*pb.WatchResponse
 	canceled map[int64]*pb.WatchResponse
 	answers  []*pb.WatchResponse // progress, asked for or not
@@ -114,6 +115,7 @@ func (f *feed) drain(d time.Duration) {
 func (f *feed) add(c *pb.WatchCreateRequest) *pb.WatchResponse {
 	f.t.Helper()
 	n := len(f.created)
+	f.asked = append(f.asked, c)
 	f.create(c)
 	f.until("created", func() bool { return len(f.created) > n })
 	return f.created[n]
@@ -124,6 +126,13 @@ func (f *feed) expect(id int64, want []*mvccpb.Event) {
 	f.t.Helper()
 	f.until(fmt.Sprintf("watch %d: %d events", id, len(want)), func() bool { return len(f.events[id]) >= len(want) })
 	sameEvents(f.t, fmt.Sprintf("watch %d", id), f.events[id], want)
+}
+
+// rest waits until the watch has n events and gives them.
+func (f *feed) rest(id int64, n int) []*mvccpb.Event {
+	f.t.Helper()
+	f.until(fmt.Sprintf("watch %d: %d events", id, n), func() bool { return len(f.events[id]) >= n })
+	return f.events[id]
 }
 
 func sameEvents(t testing.TB, what string, got, want []*mvccpb.Event) {

@@ -32,8 +32,9 @@ type group struct {
 	rev     int64
 	history history
 	live    map[*leg]struct{}
-	dead    bool // cancelled by the shard, or nobody's any more
-	joined  int  // legs that count on this group, live or lagging; guarded by trunk.mu
+	merged  map[*leg]struct{} // those of the live ones that want to know how far rev is
+	dead    bool              // cancelled by the shard, or nobody's any more
+	joined  int               // legs that count on this group, live or lagging; guarded by trunk.mu
 
 	// The upstream watcher on the trunk's present stream; owned by the trunk.
 	assembler assembler
@@ -55,9 +56,9 @@ func (g *group) deliver(b *batch) {
 	g.history.add(b)
 	for l := range g.live {
 		if !l.push(b) {
-			delete(g.live, l)
+			g.remove(l)
 			l.next = max(l.next, g.rev+1)
-			l.watch.session.lag(l)
+			l.out.lag(l)
 		}
 	}
 	g.rev = b.last()
@@ -75,14 +76,52 @@ func (g *group) advance(rev int64) {
 		g.stale--
 		return
 	}
-	g.rev = max(g.rev, rev)
+	g.reach(rev)
+}
+
+// passed notes that an event behind rev has come: the range is complete up to rev, also
+// while that event waits for its place in the order.
+func (g *group) passed(rev int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.reach(rev)
+}
+
+// reach moves the watermark up and tells those who merge; g.mu is held.
+func (g *group) reach(rev int64) {
+	if rev <= g.rev {
+		return
+	}
+	g.rev = rev
+	for l := range g.merged {
+		l.out.reached(rev)
+	}
+}
+
+// add makes a leg a live one; g.mu is held.
+func (g *group) add(l *leg) {
+	g.live[l] = struct{}{}
+	if l.watch.merge == nil {
+		return
+	}
+	if g.merged == nil {
+		g.merged = map[*leg]struct{}{}
+	}
+	g.merged[l] = struct{}{}
+	l.out.reached(g.rev)
+}
+
+// remove takes a leg from the live ones; g.mu is held.
+func (g *group) remove(l *leg) {
+	delete(g.live, l)
+	delete(g.merged, l)
 }
 
 // notify passes a progress notification for this very watcher on to the legs whose
 // clients asked for those. The shard sends it only when the watcher is level.
 func (g *group) notify(header *pb.ResponseHeader) {
 	g.mu.Lock()
-	g.rev = max(g.rev, header.Revision)
+	g.reach(header.Revision)
 	legs := make([]*leg, 0, len(g.live))
 	for l := range g.live {
 		if l.watch.progress {
@@ -93,12 +132,12 @@ func (g *group) notify(header *pb.ResponseHeader) {
 	// Events that come meanwhile go first or later, the promise holds either way;
 	// a leg that is set aside meanwhile still has everything up to rev.
 	for _, l := range legs {
-		l.notify(header)
+		l.hub.numbers.notice(l, header)
 	}
 }
 
 // take makes a leg live if the history reaches back to what it needs. It is told
-// apart whether the client has no room (try again when it has) or the gap is too
+// apart whether there is no room (try again when it has) or the gap is too
 // large (a catch-up stream is needed).
 func (g *group) take(l *leg) joinResult {
 	g.mu.Lock()
@@ -114,7 +153,7 @@ func (g *group) take(l *leg) joinResult {
 			return joinFull
 		}
 	}
-	g.live[l] = struct{}{}
+	g.add(l)
 	return joined
 }
 
@@ -122,7 +161,7 @@ type joinResult int
 
 const (
 	joined    joinResult = iota // live from now on
-	joinFull                    // the client's mailbox has no room
+	joinFull                    // there is no room for what the leg needs
 	joinGap                     // older than the history
 	joinAgain                   // the group ended: look for another one
 	joinNever                   // the leg has left
@@ -140,6 +179,7 @@ func (g *group) end() []*leg {
 		legs = append(legs, l)
 	}
 	clear(g.live)
+	clear(g.merged)
 	return legs
 }
 

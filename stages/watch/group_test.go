@@ -154,7 +154,7 @@ func TestNobodyWaitsForALockInACircle(t *testing.T) {
 		wg.Go(func() {
 			for i := range 3000 {
 				tr := h.acquire(nil)
-				l := &leg{hub: h, trunk: tr, next: int64(i), watch: &watch{}, id: rangeID{key: string(rune('a' + n%2))}}
+				l := &leg{hub: h, trunk: tr, out: straight{}, next: int64(i), watch: &watch{}, id: rangeID{key: string(rune('a' + n%2))}}
 				h.observe(int64(i))
 				h.attach(l)
 				if i%10 == 0 {

@@ -21,10 +21,11 @@ import (
 // the shard's trunks and the places for catch-up streams. It is made by the Server
 // and ends with it.
 type hub struct {
-	shard *stages.Shard
-	opts  *Options
-	log   *slog.Logger
-	ctx   context.Context // ends the trunks
+	shard   *stages.Shard
+	opts    *Options
+	numbers numbering
+	log     *slog.Logger
+	ctx     context.Context // ends the trunks
 
 	historyBytes atomic.Int64 // of all groups
 	compacted    atomic.Int64 // the newest compaction that went through this process
@@ -44,9 +45,9 @@ type counters struct {
 	catchUps atomic.Int64 // catch-up streams opened so far
 }
 
-func newHub(ctx context.Context, shard *stages.Shard, opts *Options) *hub {
+func newHub(ctx context.Context, shard *stages.Shard, opts *Options, numbers numbering) *hub {
 	return &hub{
-		shard: shard, opts: opts, log: opts.Logger, ctx: ctx,
+		shard: shard, opts: opts, numbers: numbers, log: opts.Logger, ctx: ctx,
 		places: make(chan struct{}, opts.CatchUps),
 		trunks: map[string]*trunk{},
 	}
@@ -116,25 +117,29 @@ func (h *hub) attach(l *leg) joinResult {
 // shard's own words. A compaction ends only those that need what it took: a leg may have
 // joined a group that began further back than the leg's own start.
 func (h *hub) cancelLegs(g *group, r *pb.WatchResponse) {
+	var told *pb.WatchResponse
 	for _, l := range g.end() {
 		if r.CompactRevision > 0 && l.next >= r.CompactRevision {
-			l.watch.session.lag(l)
+			l.out.lag(l)
 			continue
 		}
-		l.watch.session.cancelled(l.watch, r)
+		if told == nil {
+			told = h.numbers.ended(h.ctx, h, r)
+		}
+		l.watch.session.cancelled(l.watch, told)
 	}
 }
 
-// translate applies the lease translation to a batch.
-func (h *hub) translate(b *batch) *batch {
-	if h.opts.Translate == nil {
-		return b
+// translate gives a batch that just came in the form in which clients see it: its lease
+// ids and its revisions. It may wait as long as a numbering may.
+func (h *hub) translate(ctx context.Context, b *batch) (*batch, error) {
+	if h.opts.Translate != nil {
+		events := h.opts.Translate(h.ctx, b.events)
+		if len(events) != len(b.events) || &events[0] != &b.events[0] {
+			b = newBatch(b.header, events)
+		}
 	}
-	events := h.opts.Translate(h.ctx, b.events)
-	if len(events) == len(b.events) && &events[0] == &b.events[0] {
-		return b
-	}
-	return newBatch(b.header, events)
+	return h.numbers.number(ctx, h, b)
 }
 
 // errNoRoom ends a catch-up stream whose client does not read.

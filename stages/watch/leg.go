@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"google.golang.org/protobuf/proto"
-
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
@@ -25,24 +23,26 @@ type watch struct {
 	noPut    bool
 	noDelete bool
 	legs     []*leg
+	merge    *merge // puts the legs' events into one order; nil if they need none
 }
 
 // leg is one watch on one shard: a place in that shard's order. It is either live,
 // a member of a group that hands it every batch, or lagging, then a resumer of its
 // session brings it back. Lagging costs no memory but this struct.
 //
-// next is owned by the group (under its mutex) while the leg is live, and by the
+// next and need count in the shard's own revisions. next is owned by the group (under its mutex) while the leg is live, and by the
 // resumer while it lags. dead is set once, under mu; after that nothing of this leg
 // reaches the client.
 type leg struct {
 	watch    *watch
 	hub      *hub
 	trunk    *trunk
+	out      outlet // where its events go
 	id       rangeID
 	key, end []byte
 
 	next int64 // the oldest revision not yet handed over
-	need int64 // bytes that the mailbox had no room for; goes with next
+	need int64 // bytes that there was no room for; goes with next
 
 	mu   sync.Mutex
 	dead bool
@@ -52,47 +52,29 @@ type leg struct {
 }
 
 // push hands over the events of a batch that this leg still needs. It tells false
-// if the client's mailbox has no room; then nothing was taken and next stays.
+// if there is no room for them; then nothing was taken and next stays.
 func (l *leg) push(b *batch) bool {
 	if b = b.after(l.next - 1); b == nil {
 		return true
 	}
 	events := l.watch.sift(b)
-	if len(events) == 0 {
-		l.next = b.last() + 1
-		return true
-	}
-	it := item{
-		response: &pb.WatchResponse{Header: b.header, WatchId: l.watch.id, Events: events},
-		fragment: l.watch.fragment,
-		bytes:    b.bytes,
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.dead && !l.watch.session.mailbox.offer(it) {
-		l.need = it.bytes
+	if !l.dead && !l.out.take(b, events) {
+		l.need = b.bytes
 		return false
 	}
 	l.next, l.need = b.last()+1, 0
 	return true
 }
 
-// notify sends a periodic progress notification, if the client asked for those. A
-// full mailbox drops it: the next event or notification says more.
-func (l *leg) notify(header *pb.ResponseHeader) {
-	if !l.watch.progress {
-		return
-	}
-	rev, ok := l.watch.completeExcept(l, header.Revision)
-	if !ok || rev < l.watch.start {
-		return
-	}
-	h := proto.Clone(header).(*pb.ResponseHeader)
-	h.Revision = rev
+// say sends a progress notification for the leg's watch. A full mailbox drops it: the
+// next event or notification says more.
+func (l *leg) say(header *pb.ResponseHeader) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.dead {
-		l.watch.session.mailbox.offer(item{response: &pb.WatchResponse{Header: h, WatchId: l.watch.id}})
+		l.watch.session.mailbox.offer(item{response: &pb.WatchResponse{Header: header, WatchId: l.watch.id}})
 	}
 }
 
@@ -110,6 +92,9 @@ func (w *watch) sift(b *batch) []*mvccpb.Event {
 	if !w.prevKV {
 		events = b.withoutPrev()
 	}
+	if events[0].Kv.ModRevision < w.start {
+		events = events[firstAfter(events, w.start-1):]
+	}
 	if !w.noPut && !w.noDelete {
 		return events
 	}
@@ -121,21 +106,4 @@ func (w *watch) sift(b *batch) []*mvccpb.Event {
 		kept = append(kept, ev)
 	}
 	return kept
-}
-
-// completeExcept is the revision up to which every leg has handed over everything:
-// rev for the given leg, and what their groups know for the others. A number above
-// each shard's own truth is never given.
-func (w *watch) completeExcept(l *leg, rev int64) (int64, bool) {
-	for _, o := range w.legs {
-		if o == l {
-			continue
-		}
-		other, ok := o.complete()
-		if !ok {
-			return 0, false
-		}
-		rev = min(rev, other)
-	}
-	return rev, true
 }

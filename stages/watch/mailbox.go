@@ -12,14 +12,15 @@ import (
 // so and never waits with a lock held. Responses to the client's own requests are
 // always taken: the client's next request is read only when there is room again.
 type mailbox struct {
-	mu    sync.Mutex
-	items []item
-	bytes int64
-	limit int64         // bytes
-	slots int           // responses, besides one for each watch
-	extra int           // watches on the stream
-	some  chan struct{} // holds a token when items may be there
-	room  chan struct{} // closed when the mailbox is half empty again; nil when nobody waits for that
+	mu     sync.Mutex
+	items  []item
+	bytes  int64
+	newest int64         // the newest revision that went in with events
+	limit  int64         // bytes
+	slots  int           // responses, besides one for each watch
+	extra  int           // watches on the stream
+	some   chan struct{} // holds a token when items may be there
+	room   chan struct{} // closed when the mailbox is half empty again; nil when nobody waits for that
 }
 
 // keptSlots is how large an empty mailbox's array may stay; a burst's is given back.
@@ -68,11 +69,21 @@ func (m *mailbox) force(it item) {
 
 func (m *mailbox) put(it item) {
 	m.items = append(m.items, it)
+	if evs := it.response.Events; len(evs) > 0 {
+		m.newest = max(m.newest, evs[len(evs)-1].Kv.ModRevision)
+	}
 	m.bytes += it.bytes
 	select {
 	case m.some <- struct{}{}:
 	default:
 	}
+}
+
+// isBehind tells whether rev is below events that have gone in.
+func (m *mailbox) isBehind(rev int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return rev < m.newest
 }
 
 // half tells whether at most half of the room is used.

@@ -150,8 +150,8 @@ func (t *trunk) startAsk() *ask {
 }
 
 // wait gives the shard's answer; 0 means that it gave none in time.
-func (a *ask) wait(ctx context.Context) (int64, error) {
-	timer := time.NewTimer(askPatience)
+func (a *ask) wait(ctx context.Context, patience time.Duration) (int64, error) {
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-a.done:

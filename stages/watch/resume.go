@@ -96,12 +96,12 @@ func (c *session) resumeFar(h *hub) {
 	}
 }
 
-// resumeNear makes the leg live from its group's history as soon as the client has
-// room. It gives joinGap if a catch-up is needed; else the leg is live, dead, or ctx
-// has ended.
+// resumeNear makes the leg live from its group's history as soon as there is room. It
+// gives joinGap if a catch-up is needed; else the leg is live, dead, seen to by its
+// outlet, or ctx has ended.
 func (l *leg) resumeNear(ctx context.Context) joinResult {
 	for {
-		if l.watch.session.mailbox.waitRoom(ctx, l.need) != nil {
+		if !l.out.ready(ctx, l.need) {
 			return joinNever
 		}
 		if r := l.hub.attach(l); r != joinFull {
@@ -110,7 +110,8 @@ func (l *leg) resumeNear(ctx context.Context) joinResult {
 	}
 }
 
-// resumeFar catches up with the shard until the leg is live, dead, or ctx has ended.
+// resumeFar catches up with the shard until the leg is live, dead, seen to by its
+// outlet, or ctx has ended.
 func (l *leg) resumeFar(ctx context.Context) {
 	backoff := minBackoff
 	for l.resumeNear(ctx) == joinGap {

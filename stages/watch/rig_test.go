@@ -38,18 +38,29 @@ type rig struct {
 
 func newRig(t testing.TB, n int, change func(*watch.Options), etcdOpts ...func(*embed.Config)) *rig {
 	t.Helper()
-	r := &rig{}
-	var routes []stages.Route
+	return newRigOver(t, startEtcds(t, n, etcdOpts...), change)
+}
+
+func startEtcds(t testing.TB, n int, etcdOpts ...func(*embed.Config)) []*etcdtest.Etcd {
+	t.Helper()
 	var configs []etcdtest.Option
 	for _, o := range etcdOpts {
 		configs = append(configs, o)
 	}
-	r.etcds = make([]*etcdtest.Etcd, n)
+	etcds := make([]*etcdtest.Etcd, n)
 	var starts conc.WaitGroup
 	for i := range n {
-		starts.Go(func() { r.etcds[i] = etcdtest.Start(t, configs...) })
+		starts.Go(func() { etcds[i] = etcdtest.Start(t, configs...) })
 	}
 	starts.Wait()
+	return etcds
+}
+
+// newRigOver is a server with cables of its own to the etcds.
+func newRigOver(t testing.TB, etcds []*etcdtest.Etcd, change func(*watch.Options)) *rig {
+	t.Helper()
+	r := &rig{etcds: etcds}
+	var routes []stages.Route
 	for i, e := range r.etcds {
 		name := string(rune('a' + i))
 		r.cables = append(r.cables, newCable(t, e.Endpoint))

@@ -39,6 +39,9 @@ type Options struct {
 	// FragmentBytes is the size from which on a response is cut for clients that asked
 	// for fragments: etcd's largest request with its overhead. 2 MiB.
 	FragmentBytes int64
+	// Order gives the one revision over all shards that clients see; nil if they see the
+	// shards' own.
+	Order Order
 	// Identity gives the metadata by which a shard knows the client; nil if shards
 	// know sharder only. Watchers with different identities share nothing.
 	Identity func(ctx context.Context) metadata.MD
@@ -78,8 +81,9 @@ func orDefault[T int | int64 | time.Duration](v, def T) T {
 // called by any number of goroutines, one for each client stream. Run must be running
 // for anything to arrive, and ends the streams when it ends.
 type Server struct {
-	opts Options
-	hubs map[*stages.Shard]*hub
+	opts    Options
+	numbers numbering
+	hubs    map[*stages.Shard]*hub
 
 	ctx    context.Context // ends the hubs
 	cancel context.CancelFunc
@@ -94,8 +98,12 @@ type Server struct {
 func New(opts Options) *Server {
 	s := &Server{opts: opts.withDefaults(), hubs: map[*stages.Shard]*hub{}, sessions: map[*session]struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.numbers = ownNumbers{}
+	if opts.Order != nil {
+		s.numbers = newOneOrder(opts.Order, &s.opts)
+	}
 	for _, shard := range opts.Table.Shards() {
-		s.hubs[shard] = newHub(s.ctx, shard, &s.opts)
+		s.hubs[shard] = newHub(s.ctx, shard, &s.opts, s.numbers)
 	}
 	return s
 }
@@ -128,6 +136,9 @@ func (s *Server) Stop() {
 // Observe is a decoration of the call to a shard: a revision that a client may know
 // of is a revision that its next watch starts behind.
 func (s *Server) Observe(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
+	if s.opts.Order != nil {
+		return next // the order knows
+	}
 	return func(ctx context.Context, c stages.Call) (stages.Reply, error) {
 		r, err := next(ctx, c)
 		if err == nil {

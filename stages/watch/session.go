@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sourcegraph/conc"
 	"github.com/sourcegraph/conc/panics"
@@ -21,7 +22,8 @@ import (
 
 // session is one client stream. Several goroutines work for it: the receiver reads
 // requests, the controller does what they ask in the order they came, the sender is
-// the only one that writes to the stream, and resumers exist only while legs lag. The
+// the only one that writes to the stream, resumers exist only while legs lag, and each
+// watch over several shards has a merge if there is one order over them. The
 // handler waits for all but the receiver and the sender: these may be stuck in the
 // stream until the handler has returned, so the server waits for them.
 //
@@ -33,9 +35,11 @@ type session struct {
 	identity    metadata.MD
 	wantsLeader bool // end the stream when a shard it watches has no leader
 	mailbox     *mailbox
+	begun       atomic.Int64 // creates read, where a numbering counts them
+	fresh       int64        // how many of them the moment last read is fresh enough for; the controller's
 
 	mu         sync.Mutex
-	wg         conc.WaitGroup // controller, resumers, progress answerer; nothing is added once closed
+	wg         conc.WaitGroup // controller, merges, resumers, progress answerer; nothing is added once closed
 	closed     bool
 	watches    map[int64]*watch
 	nextID     int64
@@ -107,6 +111,15 @@ func (s *Server) exit(c *session) {
 	s.mu.Lock()
 	delete(s.sessions, c)
 	s.mu.Unlock()
+}
+
+// work runs one more goroutine for the session, unless that ends.
+func (c *session) work(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.wg.Go(func() { c.guard(f) })
+	}
 }
 
 // guard turns a panic into the end of this stream alone.
@@ -225,8 +238,7 @@ func (c *session) cancelByClient(r *pb.WatchCancelRequest) {
 	if r == nil || w == nil || !c.remove(w) {
 		return
 	}
-	h := w.legs[0].hub
-	c.mailbox.force(item{response: &pb.WatchResponse{Header: h.lastHeader(h.known()), WatchId: w.id, Canceled: true}})
+	c.mailbox.force(item{response: &pb.WatchResponse{Header: c.server.numbers.header(w.legs[0].hub), WatchId: w.id, Canceled: true}})
 }
 
 // errReconnect ends a stream whose client has to show a new token. A watch can't say
@@ -265,6 +277,9 @@ func (c *session) remove(w *watch) bool {
 // groups. It is called once.
 func (w *watch) end() {
 	w.stop()
+	if w.merge != nil {
+		w.merge.kill()
+	}
 	for _, l := range w.legs {
 		l.kill()
 		l.trunk.leave(l)

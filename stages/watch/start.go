@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -14,24 +13,25 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// start is a create request on its way: which shards it touches, and the probes that
-// tell where these stand. It holds its trunks until the watch exists or is refused.
+// start is a create request on its way: which shards it touches, and what tells where
+// these stand. It holds its trunks until the watch exists or is refused.
 type start struct {
 	request *pb.WatchCreateRequest
 	key     []byte // as the shards are asked
 	refusal string // why the watch can't be, "" if it can
 	parts   []startPart
+	number  int64 // of the creates of this stream, where a numbering counts them
 }
 
 type startPart struct {
 	stages.Part
 	hub   *hub
 	trunk *trunk
-	probe *probe
+	probe *probe // nil where a numbering sends none
 }
 
-// begin reads a create request and sets its probes off. It never waits, so that the
-// creates of a client that come together share their probes.
+// begin reads a create request and sets off what tells where the watch begins. It never
+// waits, so that creates of a client that come together share that.
 func (c *session) begin(r *pb.WatchCreateRequest) *start {
 	s := &start{request: r, key: r.Key}
 	if len(s.key) == 0 {
@@ -46,27 +46,12 @@ func (c *session) begin(r *pb.WatchCreateRequest) *start {
 	if r.StartRevision < 0 {
 		s.refusal = rpctypes.ErrCompacted.Error()
 	}
-	parts := c.server.opts.Table.Range(s.key, r.RangeEnd)
-	if len(parts) > 1 && r.StartRevision > 0 && s.refusal == "" {
-		s.refusal = refuseRevision(s.key, r, parts)
-	}
-	for _, p := range parts {
+	for _, p := range c.server.opts.Table.Range(s.key, r.RangeEnd) {
 		h := c.server.hubs[p.Shard]
-		t := h.acquire(c.identity)
-		s.parts = append(s.parts, startPart{Part: p, hub: h, trunk: t, probe: t.startProbe(p.Key, p.End)})
+		s.parts = append(s.parts, startPart{Part: p, hub: h, trunk: h.acquire(c.identity)})
 	}
+	c.server.numbers.begin(c, s)
 	return s
-}
-
-// refuseRevision says why a watch over several shards has no start revision: each
-// shard counts its own.
-func refuseRevision(key []byte, r *pb.WatchCreateRequest, parts []stages.Part) string {
-	names := make([]string, len(parts))
-	for i, p := range parts {
-		names[i] = p.Shard.Name
-	}
-	return fmt.Sprintf("sharder: watch of [%q, %q) from revision %d touches shards %s, and each counts its own revisions: watch inside one shard, or from now on",
-		key, r.RangeEnd, r.StartRevision, strings.Join(names, ", "))
 }
 
 // abandon lets go of what the start holds.
@@ -83,32 +68,44 @@ func (c *session) create(s *start) {
 			p.hub.warn(c)
 		}
 	}
-	header, nows, refusal := c.probes(s)
+	at := c.server.numbers.stand(c, s)
 	if c.ctx.Err() != nil {
 		s.abandon()
 		return
 	}
 	if s.refusal != "" {
-		refusal = s.refusal
+		at.refusal = s.refusal
 	}
-	if refusal == "" && isInverted(s.key, s.request.RangeEnd) {
-		refusal = emptyRange
+	if at.refusal == "" && isInverted(s.key, s.request.RangeEnd) {
+		at.refusal = emptyRange
 	}
 	var w *watch
-	if refusal == "" {
-		w, refusal = c.register(s, nows)
+	if at.refusal == "" {
+		w, at.refusal = c.register(s, at.next)
 	}
 	if w == nil {
 		s.abandon()
 		c.mailbox.force(item{response: &pb.WatchResponse{
-			Header: header, WatchId: noWatch, Created: true, Canceled: true, CancelReason: refusal,
+			Header: at.header, WatchId: noWatch, Created: true, Canceled: true, CancelReason: at.refusal,
 		}})
 		return
 	}
-	c.mailbox.force(item{response: &pb.WatchResponse{Header: header, WatchId: w.id, Created: true}})
+	c.mailbox.force(item{response: &pb.WatchResponse{Header: at.header, WatchId: w.id, Created: true}})
+	if at.ended != nil {
+		c.cancelled(w, at.ended)
+		return
+	}
+	w.begin()
+}
+
+// begin lets the events come.
+func (w *watch) begin() {
+	if w.merge != nil {
+		w.session.work(w.merge.run)
+	}
 	for _, l := range w.legs {
 		if l.hub.attach(l) != joined {
-			c.lag(l)
+			l.out.lag(l)
 		}
 	}
 }
@@ -116,31 +113,6 @@ func (c *session) create(s *start) {
 func isInverted(key, end []byte) bool {
 	fromKey := len(end) == 1 && end[0] == 0
 	return len(end) > 0 && !fromKey && bytes.Compare(key, end) >= 0
-}
-
-// probes waits for the probes of a start: where each shard stands, the header for the
-// answer, and a shard's reason to refuse. The header is the first part's: over several
-// shards no revision says more.
-func (c *session) probes(s *start) (header *pb.ResponseHeader, nows []int64, refusal string) {
-	nows = make([]int64, len(s.parts))
-	for i, p := range s.parts {
-		a, ok := c.probed(p)
-		nows[i] = p.hub.known()
-		h := p.hub.lastHeader(nows[i])
-		if ok {
-			nows[i] = p.hub.now(a.header.GetRevision())
-			h = withRevision(a.header, nows[i])
-			if refusal == "" {
-				refusal = a.reason
-			}
-		} else if nows[i] == 0 && refusal == "" {
-			refusal = refuseUnknown(p.Shard.Name)
-		}
-		if i == 0 {
-			header = h
-		}
-	}
-	return header, nows, refusal
 }
 
 // A shard that can't be reached must not hold up what the client asks of others: where
@@ -187,7 +159,7 @@ const duplicateID = "mvcc: duplicate watch ID provided on the WatchStream"
 
 // register adds the watch to the stream, under the id the client asked for or the next
 // one free.
-func (c *session) register(s *start, nows []int64) (*watch, string) {
+func (c *session) register(s *start, next []int64) (*watch, string) {
 	r := s.request
 	w := &watch{session: c, start: r.StartRevision, prevKV: r.PrevKv, fragment: r.Fragment, progress: r.ProgressNotify}
 	for _, f := range r.Filters {
@@ -195,15 +167,12 @@ func (c *session) register(s *start, nows []int64) (*watch, string) {
 		w.noDelete = w.noDelete || f == pb.WatchCreateRequest_NODELETE
 	}
 	for i, p := range s.parts {
-		next := r.StartRevision
-		if next == 0 {
-			next = nows[i] + 1
-		}
 		w.legs = append(w.legs, &leg{
-			watch: w, hub: p.hub, trunk: p.trunk, key: p.Key, end: p.End, next: next,
+			watch: w, hub: p.hub, trunk: p.trunk, key: p.Key, end: p.End, next: next[i],
 			id: rangeID{key: string(p.Key), end: string(p.End), prevKV: r.PrevKv},
 		})
 	}
+	c.server.numbers.outlets(w)
 	w.ctx, w.stop = context.WithCancel(c.ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()

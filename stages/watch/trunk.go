@@ -245,7 +245,7 @@ func (t *trunk) leave(l *leg) {
 	}
 	l.group = nil
 	g.mu.Lock()
-	delete(g.live, l)
+	g.remove(l)
 	g.mu.Unlock()
 	if g.joined--; g.joined > 0 {
 		return

@@ -30,7 +30,7 @@ func (t *trunk) serve(ctx context.Context) error {
 	})
 	wg.Go(func() {
 		defer end(errAborted)
-		end(t.read(stream))
+		end(t.read(ctx, stream))
 	})
 	wg.Wait()
 	return context.Cause(ctx)
@@ -159,7 +159,7 @@ func (c command) request() *pb.WatchRequest {
 }
 
 // read hands out what comes, until the stream ends.
-func (t *trunk) read(stream pb.Watch_WatchClient) error {
+func (t *trunk) read(ctx context.Context, stream pb.Watch_WatchClient) error {
 	for {
 		r, err := stream.Recv()
 		if err != nil {
@@ -176,7 +176,9 @@ func (t *trunk) read(stream pb.Watch_WatchClient) error {
 		case r.WatchId == noWatch:
 			t.onProgress(r.Header.GetRevision())
 		default:
-			t.onWatcher(r)
+			if err := t.onWatcher(ctx, r); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -256,18 +258,26 @@ func (g *group) skipTo(compacted int64) bool {
 }
 
 // onWatcher takes events or a progress notification for one upstream watcher.
-func (t *trunk) onWatcher(r *pb.WatchResponse) {
+func (t *trunk) onWatcher(ctx context.Context, r *pb.WatchResponse) error {
 	t.mu.Lock()
 	g := t.stream.byID[r.WatchId]
 	t.mu.Unlock()
-	switch {
-	case g == nil: // everybody left
-	case len(r.Events) == 0 && !r.Fragment:
-		g.notify(r.Header)
-	default:
-		if b := g.assembler.add(r); b != nil {
-			t.hub.observe(b.last())
-			g.deliver(t.hub.translate(b))
-		}
+	if g == nil { // everybody left
+		return nil
 	}
+	if len(r.Events) == 0 && !r.Fragment {
+		g.notify(r.Header)
+		return nil
+	}
+	b := g.assembler.add(r)
+	if b == nil {
+		return nil
+	}
+	t.hub.observe(b.last())
+	g.passed(b.first() - 1)
+	b, err := t.hub.translate(ctx, b)
+	if err == nil {
+		g.deliver(b)
+	}
+	return err
 }

@@ -1,0 +1,178 @@
+package watch
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// oneOrder is the numbering of shape C: an Order gives every revision of a shard that has
+// its place in the order one global revision, and clients see those and no others.
+//
+// A batch waits for its place before anybody sees it, in the reader of the stream it
+// came by. That holds up this stream and needs nothing but the order log, so that no
+// two readers can wait for each other.
+type oneOrder struct {
+	order Order
+	opts  *Options
+	mute  atomic.Bool // the order cluster did not answer when it was last asked
+}
+
+func newOneOrder(o Order, opts *Options) *oneOrder { return &oneOrder{order: o, opts: opts} }
+
+// begin counts the creates, so that those that come together share one reading of the
+// log. No shard is asked for anything.
+func (o *oneOrder) begin(c *session, s *start) { s.number = c.begun.Add(1) }
+
+// stand finds where the watch begins at one moment of the order, which has everything
+// that was acknowledged before the create came. A start from before the compaction is
+// answered here: a shard that did not move since would not notice.
+func (o *oneOrder) stand(c *session, s *start) standpoint {
+	cut := o.moment(c, s)
+	from := s.request.StartRevision
+	at := standpoint{header: o.order.Header(cut.Revision), next: make([]int64, len(s.parts))}
+	for i, p := range s.parts {
+		now := cut.At[p.Shard.Number]
+		p.hub.observe(now)
+		if at.next[i] = now + 1; from > 0 {
+			at.next[i] = o.order.First(p.Shard.Number, from)
+		}
+	}
+	if from > 0 && from < cut.Compacted {
+		at.ended = o.compacted(cut.Compacted)
+	}
+	return at
+}
+
+// compacted is what etcd says to a watch that needs what is no more: with an empty
+// revision in the header.
+func (o *oneOrder) compacted(rev int64) *pb.WatchResponse {
+	return &pb.WatchResponse{Header: o.order.Header(0), Canceled: true, CompactRevision: rev}
+}
+
+// moment reads the log, unless it was read since the create came. If the order cluster
+// does not answer, the newest moment that is known is as exact a start as any.
+func (o *oneOrder) moment(c *session, s *start) stages.Cut {
+	if s.number > c.fresh {
+		c.fresh = c.begun.Load()
+		o.read(c.ctx)
+	}
+	return o.order.Replayed()
+}
+
+// read has this process know what was acknowledged before the call. An order cluster
+// that did not answer is given one step to do so, not the whole patience.
+func (o *oneOrder) read(ctx context.Context) {
+	patience := o.opts.patience
+	if o.mute.Load() {
+		patience = min(patience, probeStep)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := o.order.Now(ctx)
+	o.mute.Store(err != nil)
+}
+
+// outlets gives a watch on one shard its mailbox, as its shard's order is the order. One
+// on several gets a merge.
+func (o *oneOrder) outlets(w *watch) {
+	if len(w.legs) == 1 {
+		w.legs[0].out = straight{w}
+		return
+	}
+	w.merge = newMerge(w, o.order)
+}
+
+// number waits until the batch has its place in the order and writes the global revisions
+// into its events. The shard's own stay next to them: with these the watch goes on.
+func (o *oneOrder) number(ctx context.Context, h *hub, b *batch) (*batch, error) {
+	shard := h.shard.Number
+	if err := o.await(ctx, shard, b.last()); err != nil {
+		return nil, err
+	}
+	b.revs = make([]int64, len(b.events))
+	var own, global int64 // of the event before
+	for i, ev := range b.events {
+		b.revs[i] = ev.Kv.ModRevision
+		if b.revs[i] != own {
+			own, global = b.revs[i], o.order.Revision(shard, b.revs[i])
+		}
+		if created := ev.Kv.CreateRevision; created == own {
+			ev.Kv.CreateRevision = global
+		} else if created > 0 { // a delete has none
+			ev.Kv.CreateRevision = o.order.Revision(shard, created)
+		}
+		ev.Kv.ModRevision = global
+		if p := ev.PrevKv; p != nil {
+			p.CreateRevision, p.ModRevision = o.order.Revision(shard, p.CreateRevision), o.order.Revision(shard, p.ModRevision)
+		}
+	}
+	b.header = o.order.Header(global)
+	return b, nil
+}
+
+// await waits for a revision's place in the order as long as it takes: without it there
+// is nothing to tell to clients.
+func (o *oneOrder) await(ctx context.Context, shard int, rev int64) error {
+	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := o.order.Await(ctx, shard, rev)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		o.opts.Logger.Debug("watch: waiting for the order", "shard", shard, "revision", rev, "error", err)
+		if err := pause(ctx, backoff); err != nil {
+			return err
+		}
+	}
+}
+
+// ended gives a shard's reason in global revisions. A shard is compacted only once the
+// log says so, but maybe this process has yet to read that.
+func (o *oneOrder) ended(ctx context.Context, h *hub, r *pb.WatchResponse) *pb.WatchResponse {
+	if r.CompactRevision == 0 {
+		return &pb.WatchResponse{Header: o.header(h), Canceled: true, CancelReason: r.CancelReason}
+	}
+	least := o.order.Revision(h.shard.Number, r.CompactRevision)
+	if o.order.Compacted() < least {
+		o.read(ctx)
+	}
+	return o.compacted(max(least, o.order.Compacted()))
+}
+
+func (o *oneOrder) header(*hub) *pb.ResponseHeader {
+	return o.order.Header(o.order.Replayed().Revision)
+}
+
+// notice says how far the watch has come, which may be further than what the shard said.
+// A watch over several shards says so at most once for all of them.
+func (o *oneOrder) notice(l *leg, _ *pb.ResponseHeader) {
+	if m := l.watch.merge; m != nil {
+		if l == l.watch.legs[0] {
+			m.announce()
+		}
+		return
+	}
+	if rev, ok := l.upTo(o.order); ok && rev >= l.watch.start {
+		l.say(o.order.Header(rev))
+	}
+}
+
+// upTo is the global revision up to which a live leg has handed over everything of its
+// shard.
+func (l *leg) upTo(o Order) (int64, bool) {
+	rev, ok := l.complete()
+	if !ok {
+		return 0, false
+	}
+	return o.Complete(l.hub.shard.Number, rev), true
+}
+
+// askAgain is how long the first answer of a shard to a progress request is waited for,
+// before it is asked again: silence is normal.
+const askAgain = 25 * time.Millisecond
