@@ -52,6 +52,8 @@ func TestTheFirstExampleIsAnEtcdOfThreeShards(t *testing.T) {
 		expectCtl(t, s, "OK", "put", key, fmt.Sprint(i+1))
 	}
 	expectCtl(t, s, "apple\n1\njuice\n2\nzebra\n3", "get", "", "--prefix")
+	// One revision over all of them: at revision 3 the third write is still to come.
+	expectCtl(t, s, "apple\n1\njuice\n2", "get", "", "--prefix", "--rev=3")
 }
 
 func TestTheIndependentExampleHasARevisionForEachShard(t *testing.T) {
@@ -71,7 +73,9 @@ func TestTheHashExampleSpreadsAPrefix(t *testing.T) {
 		expectCtl(t, s, "OK", "put", fmt.Sprintf("/jobs/%02d", i), "x")
 	}
 	expectCtl(t, s, "/jobs/11\nx\n/jobs/10\nx", "get", "/jobs/", "--prefix", "--order=DESCEND", "--limit=2")
-	expectCtl(t, s, "12", "del", "/jobs/", "--prefix")
+	for i := range 12 {
+		expectCtl(t, s, "1", "del", fmt.Sprintf("/jobs/%02d", i))
+	}
 }
 
 func TestTheSingleExampleIsAProxyOfOneCluster(t *testing.T) {

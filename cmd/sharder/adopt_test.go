@@ -221,3 +221,44 @@ func TestCheckTouchesNothing(t *testing.T) {
 		t.Errorf("there is %q now", found)
 	}
 }
+
+func TestAWatchOverAllShardsIsInTheOneOrder(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	toml := underOrder(order, a, b)
+	c, other := start(t, toml).client(), start(t, toml).client()
+	first := putAt(t, c, "a")
+	var want []string
+	for i := range 20 { // through two sharders, to two shards
+		key := fmt.Sprint([]string{"b", "y"}[i%2], i)
+		rev := putAt(t, []*clientv3.Client{c, other}[i/2%2], key)
+		want = append(want, fmt.Sprintf("%s@%d", key, rev))
+	}
+	var have []string
+	for r := range c.Watch(t.Context(), "", clientv3.WithFromKey(), clientv3.WithRev(first+1)) {
+		for _, ev := range r.Events {
+			have = append(have, fmt.Sprintf("%s@%d", ev.Kv.Key, ev.Kv.ModRevision))
+		}
+		if len(have) >= len(want) || r.Err() != nil {
+			break
+		}
+	}
+	if fmt.Sprint(have) != fmt.Sprint(want) {
+		t.Errorf("have %v\nwant %v", have, want)
+	}
+}
+
+func TestTheHistoryIsCompactedAsTheFileSays(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	c := start(t, strings.Replace(underOrder(order, a, b), "[shards.a]", "auto_compaction_retention = \"1s\"\n[shards.a]", 1)).client()
+	putAt(t, c, "a")
+	within(t, 30*time.Second, func() error {
+		putAt(t, c, "z")
+		_, err := c.Get(t.Context(), "a", clientv3.WithRev(2))
+		if err == nil || !strings.Contains(err.Error(), "compacted") {
+			return fmt.Errorf("the first revision is still there: %v", err)
+		}
+		return nil
+	})
+}

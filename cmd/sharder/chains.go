@@ -61,7 +61,7 @@ func newChains(cfg *conf.Config, table *stages.Table, one *ordered, log *slog.Lo
 	alone := one == nil && len(shards) == 1
 	decode := stages.Decoder{Reserve: !alone}
 	c.leases = newLeases(cfg, shards, one, log)
-	c.watch = newWatch(cfg, table, decode, c.leases, log)
+	c.watch = newWatch(cfg, table, decode, c.leases, one, log)
 	switch {
 	case one != nil:
 		c.shapeC(cfg, table, decode, one.order)
@@ -195,7 +195,9 @@ func newLeases(cfg *conf.Config, shards []*stages.Shard, one *ordered, log *slog
 	return lease.New(o)
 }
 
-func newWatch(cfg *conf.Config, table *stages.Table, decode stages.Decoder, leases lease.Service, log *slog.Logger) *watch.Server {
+// newWatch makes the watches of one shard its own, with its clients' identity, or those of
+// several shards; in shape C they are in the one order.
+func newWatch(cfg *conf.Config, table *stages.Table, decode stages.Decoder, leases lease.Service, one *ordered, log *slog.Logger) *watch.Server {
 	o := watch.Options{
 		Table: table, Decoder: decode,
 		Queue: cfg.Watch.Queue, QueueBytes: int64(cfg.Watch.QueueBytes), HistoryBytes: int64(cfg.Watch.HistoryBytes),
@@ -203,9 +205,12 @@ func newWatch(cfg *conf.Config, table *stages.Table, decode stages.Decoder, leas
 		FragmentBytes: int64(cfg.MaxRequestBytes) + requestOverhead,
 		Logger:        log,
 	}
-	if len(table.Shards()) == 1 {
+	switch {
+	case one != nil:
+		o.Translate, o.Order = leases.TranslateEvents, one.order
+	case len(table.Shards()) == 1:
 		o.Identity = identity
-	} else {
+	default:
 		o.Translate = leases.TranslateEvents
 	}
 	return watch.New(o)

@@ -59,7 +59,8 @@ func (f *fleet) makeOrder(cfg *conf.Config, log *slog.Logger) {
 	o := order.Options{
 		Journal: c.journal, Shards: f.table.Shards(), Fingerprint: f.table.Fingerprint(),
 		Interval: cfg.Order.CommitInterval, CheckpointEntries: cfg.Order.CheckpointEntries,
-		Ready: c.ready, Term: c.journal.Term, Logger: log,
+		Retention: order.Retention(cfg.Order.AutoCompaction),
+		Ready:     c.ready, Term: c.journal.Term, Logger: log,
 	}
 	if o.Interval == 0 {
 		o.Interval = -1 // there, 0 is the default
