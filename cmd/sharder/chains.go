@@ -124,7 +124,9 @@ func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Dec
 	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{
 		Decoder: decode, Call: read, PageBytes: int(cfg.Limits.StreamPage), Pin: one.PinStream,
 		Translate: func(ctx context.Context, s *stages.Shard, kvs []*mvccpb.KeyValue) ([]*mvccpb.KeyValue, error) {
-			one.Translate(s, kvs)
+			if err := one.Translate(s, kvs); err != nil {
+				return nil, err
+			}
 			return c.leases.TranslateKV(ctx, kvs)
 		},
 	})

@@ -126,7 +126,7 @@ func (o *Order) lookForCompactions(ctx context.Context) {
 	for _, s := range o.opts.Shards {
 		o.mu.RLock()
 		compacted := o.state.compacted
-		at := o.state.maps[s.Number].floor(max(compacted, o.state.maps[s.Number][0].global))
+		at := max(1, o.state.at(s.Number, compacted))
 		o.mu.RUnlock()
 		_, err := pb.NewKVClient(s.Conn).Range(ctx, &pb.RangeRequest{Key: []byte(RoutesKey), Revision: at, Serializable: true, CountOnly: true})
 		if isEtcd(err, rpctypes.ErrGRPCCompacted) && o.Compacted() == compacted {

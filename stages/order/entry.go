@@ -1,6 +1,7 @@
 package order
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -92,31 +93,35 @@ func decodeEntry(b []byte) (Entry, error) {
 	return e, nil
 }
 
+// decodeCover reads the pairs of a cover; there is at least one.
 func decodeCover(b []byte) ([]Covered, error) {
 	ns, err := numbers(b)
 	if err != nil || len(ns) == 0 || len(ns)%2 != 0 {
-		return nil, errors.Join(err, errors.New("not pairs of shard and revision"))
+		return nil, cmp.Or(err, errors.New("not pairs of shard and revision"))
 	}
 	out := make([]Covered, 0, len(ns)/2)
 	for pair := range slices.Chunk(ns, 2) {
-		c := Covered{Shard: int(pair[0]), Revision: pair[1]}
-		if n := len(out); c.Shard > maxShards || n > 0 && out[n-1].Shard >= c.Shard {
-			return nil, fmt.Errorf("shard %d out of order", c.Shard)
+		if n := len(out); pair[0] > maxShards || n > 0 && int64(out[n-1].Shard) >= pair[0] {
+			return nil, fmt.Errorf("shard %d out of order", pair[0])
 		}
-		out = append(out, c)
+		out = append(out, Covered{Shard: int(pair[0]), Revision: pair[1]})
 	}
 	return out, nil
 }
 
-// maxShards only keeps a damaged entry from being taken for a number of shards.
-const maxShards = 1 << 20
+// Bounds that nothing real comes near. They keep what is damaged from being taken for a
+// number of shards, and sums of two revisions from overflowing.
+const (
+	maxShards   = 1 << 20
+	maxRevision = int64(1)<<60 - 1
+)
 
-// numbers reads uvarints to the end of b; each fits an int64.
+// numbers reads uvarints to the end of b; each is a revision or less.
 func numbers(b []byte) ([]int64, error) {
 	var out []int64
 	for len(b) > 0 {
 		n, used := binary.Uvarint(b)
-		if used <= 0 || n > 1<<62 {
+		if used <= 0 || n > uint64(maxRevision) {
 			return nil, errors.New("a number is damaged")
 		}
 		out, b = append(out, int64(n)), b[used:]

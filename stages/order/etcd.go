@@ -115,8 +115,11 @@ func parseCheckpoint(kv *mvccpb.KeyValue) (storedCheckpoint, error) {
 	if err := json.Unmarshal(kv.Value, &c); err != nil {
 		return c, fmt.Errorf("%w: checkpoint: %w", errCorrupt, err)
 	}
-	if c.Version > stateVersion {
+	switch {
+	case c.Version > stateVersion:
 		return c, ErrNewer
+	case c.Version < 1 || c.Position < 1 || c.Pieces < 1 || c.Bytes <= (c.Pieces-1)*pieceBytes || c.Bytes > c.Pieces*pieceBytes:
+		return c, fmt.Errorf("%w: checkpoint: %s", errCorrupt, kv.Value)
 	}
 	return c, nil
 }
@@ -145,7 +148,7 @@ func (e *Etcd) loadOnce(ctx context.Context) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	c := Checkpoint{Position: stored.Position, Swept: stored.Swept, Text: make([]byte, 0, stored.Bytes)}
+	c := Checkpoint{Position: stored.Position, Swept: stored.Swept}
 	for i := range stored.Pieces {
 		p, err := e.kv.Range(ctx, rangeOp(stored.piece(i), "", r.Header.Revision))
 		if err != nil {
@@ -216,7 +219,7 @@ func (e *Etcd) Follow(ctx context.Context, from int64, each func(Record) error) 
 func deliver(kv *mvccpb.KeyValue, each func(Record) error) error {
 	switch string(kv.Key) {
 	case logKey:
-		return each(Record{Position: kv.ModRevision, Entry: kv.Value})
+		return each(Record{Position: kv.ModRevision, Number: kv.Version, Entry: kv.Value})
 	case checkpointKey:
 		c, err := parseCheckpoint(kv)
 		if err != nil {

@@ -36,10 +36,14 @@ type GenesisShard struct {
 
 // check finds out whether a genesis makes sense, before it is written or replayed.
 func (g *Genesis) check() error {
-	if len(g.Shards) == 0 {
-		return errors.New("no shards")
+	if len(g.Shards) == 0 || len(g.Shards) > maxShards {
+		return fmt.Errorf("%d shards", len(g.Shards))
 	}
+	left := maxRevision - max(0, g.FirstRevision) // no sum of revisions may overflow
 	for i, s := range g.Shards {
+		if left -= max(0, s.Revision); left < 0 {
+			return errors.New("the revisions are too large to be any")
+		}
 		last := int64(1) // revision 1 is the empty store; it is nobody's
 		if s.Revision < 1 || s.Compacted > s.Revision || s.Compacted < 0 {
 			return fmt.Errorf("shard %d (%q) at revision %d, compacted at %d", i, s.Name, s.Revision, s.Compacted)

@@ -183,7 +183,7 @@ func (in *inbound) rng(r *pb.RangeRequest) {
 	case r.Revision == in.cut.Revision:
 		r.Revision = in.cut.At[in.shard]
 	default:
-		r.Revision = in.state.maps[in.shard].floor(r.Revision)
+		r.Revision = in.state.at(in.shard, r.Revision)
 	}
 	top := max(bound(r.MinModRevision)-1, bound(r.MinCreateRevision)-1, bound(r.MaxModRevision), bound(r.MaxCreateRevision))
 	if top > in.cut.Revision {

@@ -30,13 +30,16 @@ type Journal interface {
 
 // Record is what Follow hands over: an entry, or the notice of a checkpoint.
 type Record struct {
-	Position   int64
+	Position int64
+	// Number counts the entries, the first being 1; 0 if the journal doesn't count. A gap
+	// shows that the log is not the one that was followed before.
+	Number     int64
 	Entry      []byte // nil for a checkpoint
 	Checkpoint Checkpoint
 }
 
-// Checkpoint is the state at a position, in the form of encodeState. In a Record its
-// Text is nil: it has to be loaded.
+// Checkpoint is the state at a position, in the form that checkpoint.go writes. In a
+// Record its Text is nil: it has to be loaded.
 type Checkpoint struct {
 	Position int64
 	Swept    int64 // the compaction at which the map was swept last, a global revision; 0 if never

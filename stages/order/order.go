@@ -41,6 +41,9 @@ type Options struct {
 	SweepRuns int
 	// Retention is what is kept when the history is compacted from time to time.
 	Retention Retention
+	// SweepDelay bounds the random time from a compaction until its sweep: between
+	// SweepDelay and three times that. The first sharder whose time comes does it. 20 s.
+	SweepDelay time.Duration
 	// Ready tells why the order cluster can't take an entry at this moment, nil if it
 	// seems to be well. What needs the order is then refused before it touches a shard.
 	// nil is always well.
@@ -59,6 +62,7 @@ func (o Options) withDefaults() Options {
 	duration(&o.Interval, 2*time.Millisecond)
 	duration(&o.Patience, 100*time.Millisecond)
 	duration(&o.ProbeInterval, time.Second)
+	duration(&o.SweepDelay, 20*time.Second)
 	if o.CheckpointEntries <= 0 {
 		o.CheckpointEntries = 10_000
 	}
@@ -100,8 +104,8 @@ type Order struct {
 	moved   []atomic.Int64        // by shard number, when its cover was last replayed, since started
 	lost    atomic.Pointer[error] // the log itself can't be trusted or understood
 	written atomic.Int64          // entries replayed since the last checkpoint
-	swept   int64                 // of the newest checkpoint known; guarded by mu
-	compact chan struct{}         // wakes the compactor
+	sweeps  sweeps
+	compact chan struct{} // wakes the compactor
 }
 
 // New makes an Order. It does nothing until Load.
@@ -110,7 +114,7 @@ func New(o Options) *Order {
 	return &Order{
 		opts: o, journal: o.Journal, member: rand.Uint64() | 1, changed: make(chan struct{}),
 		started: time.Now(), moved: make([]atomic.Int64, len(o.Shards)),
-		reads: newReads(), covers: newCovers(len(o.Shards)),
+		reads: newReads(), covers: newCovers(len(o.Shards)), sweeps: newSweeps(),
 		alarms: make([]atomic.Pointer[error], len(o.Shards)), compact: make(chan struct{}, 1),
 	}
 }
@@ -172,7 +176,8 @@ func (o *Order) reload(ctx context.Context) error {
 	if o.state != nil && o.state.pos >= s.pos {
 		return nil
 	}
-	o.state, o.swept = s, c.Swept
+	o.state = s
+	o.sweeps.loaded(c.Swept)
 	o.notify()
 	return nil
 }
@@ -201,7 +206,7 @@ func (o *Order) take(r Record) error {
 	if r.Entry == nil {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.swept = max(o.swept, r.Checkpoint.Swept)
+		o.sweeps.announce(r.Checkpoint.Swept)
 		o.written.Store(0)
 		return nil
 	}
@@ -212,6 +217,9 @@ func (o *Order) take(r Record) error {
 	o.written.Add(1)
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if next := o.state.number + 1; r.Number > 0 && r.Number != next {
+		return fmt.Errorf("%w: entry %d of the log is at position %d, where entry %d was due; was the order cluster restored from a backup?", errCorrupt, r.Number, r.Position, next)
+	}
 	if err := o.state.replay(r.Position, e); err != nil {
 		return err
 	}
@@ -219,6 +227,9 @@ func (o *Order) take(r Record) error {
 		if c.Shard < len(o.moved) {
 			o.moved[c.Shard].Store(int64(time.Since(o.started)))
 		}
+	}
+	if e.Compacted > 0 {
+		o.sweeps.signal()
 	}
 	o.notify()
 	return nil
@@ -237,7 +248,7 @@ func (o *Order) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg conc.WaitGroup
 	wg.Go(func() { cancel(o.follow(ctx)) })
-	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.compactShards, o.retain} {
+	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.sweepMap, o.compactShards, o.retain} {
 		wg.Go(func() { work(ctx) })
 	}
 	wg.Wait()
@@ -338,22 +349,15 @@ func (o *Order) Genesis() *Genesis {
 func (o *Order) Revision(shard int, rev int64) int64 {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return o.state.global(shard, rev)
-}
-
-func (s *state) global(shard int, rev int64) int64 {
-	m := s.maps[shard]
-	if i := m.at(rev); i >= 0 {
-		return m[i].globalUpTo(rev)
-	}
-	return 0
+	global, _ := o.state.global(shard, rev)
+	return global
 }
 
 // First gives the shard's first revision whose global one is rev or above, as known now.
 func (o *Order) First(shard int, rev int64) int64 {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return o.state.maps[shard].floor(rev-1) + 1
+	return o.state.first(shard, rev)
 }
 
 // Complete gives the global revision up to which somebody is complete who has everything

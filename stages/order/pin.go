@@ -48,8 +48,8 @@ func (o *Order) PinStream(ctx context.Context, r *pb.RangeRequest) (*stages.Cut,
 }
 
 // Translate gives key-values of a shard their global revisions, in place.
-func (o *Order) Translate(shard *stages.Shard, kvs []*mvccpb.KeyValue) {
-	o.globalKVs(shard.Number, kvs)
+func (o *Order) Translate(shard *stages.Shard, kvs []*mvccpb.KeyValue) error {
+	return o.globalKVs(shard.Number, kvs)
 }
 
 // rounds is how often a read of now begins anew because a compaction overtook it.
@@ -110,8 +110,7 @@ func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stag
 		if err != nil {
 			return reply, err
 		}
-		o.globalKVs(n, reply.Response.GetResponseRange().GetKvs())
-		return reply, nil
+		return reply, o.globalKVs(n, reply.Response.GetResponseRange().GetKvs())
 	}
 }
 
@@ -177,27 +176,35 @@ func (s *state) localFilters(shard int, r *pb.RangeRequest) {
 	}
 }
 
-// globalKVs gives key-values of a shard their global revisions, in place.
-func (o *Order) globalKVs(shard int, kvs []*mvccpb.KeyValue) {
+// globalKVs gives key-values of a shard their global revisions, in place. One that the
+// map has no number for any more is of before a compaction which came after the read began.
+func (o *Order) globalKVs(shard int, kvs []*mvccpb.KeyValue) error {
 	if len(kvs) == 0 {
-		return
+		return nil
 	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	for _, kv := range kvs {
-		o.state.globalKV(shard, kv)
+		if !o.state.globalKV(shard, kv) {
+			return rpctypes.ErrGRPCCompacted
+		}
 	}
+	return nil
 }
 
-// globalKV translates one; a key that was deleted has no create revision.
-func (s *state) globalKV(shard int, kv *mvccpb.KeyValue) {
+// globalKV translates one, and tells whether the map has its revisions; a key that was
+// deleted has no create revision.
+func (s *state) globalKV(shard int, kv *mvccpb.KeyValue) bool {
 	if kv == nil {
-		return
+		return true
 	}
-	kv.ModRevision = s.global(shard, kv.ModRevision)
+	mod, known := s.global(shard, kv.ModRevision)
+	kv.ModRevision = mod
 	if kv.CreateRevision > 0 {
-		kv.CreateRevision = s.global(shard, kv.CreateRevision)
+		create, ok := s.global(shard, kv.CreateRevision)
+		kv.CreateRevision, known = create, known && ok
 	}
+	return known
 }
 
 // raiseAlarm notes that a shard can't be trusted any more, and gives the error: nothing

@@ -6,9 +6,18 @@ import "sort"
 // start+k on the shard is global+k for every k below length.
 type run struct{ start, length, global int64 }
 
+// end is the last of the shard's revisions in the run.
+func (r run) end() int64 { return r.start + r.length - 1 }
+
+// globalUpTo is the global revision of the run's last revision at or below rev.
+func (r run) globalUpTo(rev int64) int64 { return r.global + min(rev-r.start, r.length-1) }
+
 // runs are what is known of one shard's revisions, ascending in both numbers. A
 // revision in no run has no global one: it is sharder's own, or nothing refers to it
 // any more. 24 bytes a run.
+//
+// All but the last run never change, so that whoever has taken the slice under the
+// state's lock may go on reading those without it.
 type runs []run
 
 // add names n revisions of the shard from start on, the first of them global. Both
@@ -29,10 +38,16 @@ func (rs runs) at(rev int64) int {
 	return sort.Search(len(rs), func(i int) bool { return rs[i].start > rev }) - 1
 }
 
+// holding is the index of the run that has the shard's revision in it; false if none has.
+func (rs runs) holding(rev int64) (int, bool) {
+	i := rs.at(rev)
+	return i, i >= 0 && rev <= rs[i].end()
+}
+
 // global gives the global revision of a shard's revision; false if it has none.
 func (rs runs) global(rev int64) (int64, bool) {
-	i := rs.at(rev)
-	if i < 0 || rev >= rs[i].start+rs[i].length {
+	i, ok := rs.holding(rev)
+	if !ok {
 		return 0, false
 	}
 	return rs[i].global + rev - rs[i].start, true
@@ -53,6 +68,16 @@ func (rs runs) floor(global int64) int64 {
 		return 0
 	}
 	return rs[i].start + min(rs[i].length-1, global-rs[i].global)
+}
+
+// ceil is the shard's smallest named revision whose global one is at least global; false
+// if none is known.
+func (rs runs) ceil(global int64) (int64, bool) {
+	i := sort.Search(len(rs), func(i int) bool { return rs[i].global+rs[i].length > global })
+	if i == len(rs) {
+		return 0, false
+	}
+	return rs[i].start + max(0, global-rs[i].global), true
 }
 
 // next is the global revision of the shard's first named revision above rev; false if

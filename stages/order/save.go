@@ -9,18 +9,28 @@ import (
 // saveEvery is how often it is looked whether a checkpoint is due.
 const saveEvery = time.Second
 
-// saveCheckpoints writes the state down when enough entries have come since the last
-// checkpoint of any sharder. All sharders count the same entries, so each waits a random
-// time first, and those that see another's notice meanwhile leave it at that.
+// A checkpoint is due after CheckpointEntries, but with a large map not before there is
+// an entry for every so many of its runs: then what is written down over and over is a
+// small multiple of what is new. What is older than saveAfter is written down in any
+// case, so that a log that hardly grows survives it if somebody compacts the order cluster.
+const (
+	runsPerEntry = 16
+	saveAfter    = 10 * time.Minute
+)
+
+// saveCheckpoints writes the state down when a checkpoint is due. All sharders count the
+// same entries, so each waits a random time first, and those that see another's notice
+// meanwhile leave it at that.
 func (o *Order) saveCheckpoints(ctx context.Context) {
+	due := saves{order: o, since: time.Now()}
 	for sleep(ctx, saveEvery/2+rand.N(saveEvery)) == nil {
-		if o.written.Load() < int64(o.opts.CheckpointEntries) {
+		if !due.now() {
 			continue
 		}
 		if sleep(ctx, rand.N(2*saveEvery)) != nil {
 			return
 		}
-		if o.written.Load() < int64(o.opts.CheckpointEntries) {
+		if !due.now() {
 			continue
 		}
 		if err := o.save(ctx); err != nil {
@@ -29,12 +39,31 @@ func (o *Order) saveCheckpoints(ctx context.Context) {
 	}
 }
 
-// save writes a checkpoint of the present state.
+// saves judges whether a checkpoint is due; since is when there was nothing to save.
+type saves struct {
+	order *Order
+	since time.Time
+}
+
+func (s *saves) now() bool {
+	n := s.order.written.Load()
+	if n == 0 {
+		s.since = time.Now()
+		return false
+	}
+	s.order.mu.RLock()
+	runs := s.order.state.runs()
+	s.order.mu.RUnlock()
+	return n >= int64(max(s.order.opts.CheckpointEntries, runs/runsPerEntry)) || time.Since(s.since) > saveAfter
+}
+
+// save writes a checkpoint of the present state. It is there when its notice comes by,
+// unless another sharder's is the better one.
 func (o *Order) save(ctx context.Context) error {
 	o.mu.RLock()
-	c := Checkpoint{Position: o.state.pos, Swept: o.swept, Text: o.state.encode()}
+	f, pos, swept := o.state.freeze(), o.state.pos, o.sweeps.swept
 	o.mu.RUnlock()
-	if err := o.journal.Save(ctx, c); err != nil {
+	if err := o.journal.Save(ctx, Checkpoint{Position: pos, Swept: swept, Text: f.encode()}); err != nil {
 		return err
 	}
 	o.written.Store(0)

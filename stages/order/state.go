@@ -12,11 +12,12 @@ import (
 // concurrent use; Order guards it.
 type state struct {
 	pos       int64    // of the newest entry replayed
+	number    int64    // how many entries have been replayed
 	genesis   *Genesis // nil before the first entry
 	revision  int64    // G: the newest global revision
 	covered   []int64  // V: by shard number, everything up to it has its place in the order
 	compacted int64    // the newest compaction, a global revision; 0 if there was none
-	maps      []runs   // by shard number
+	maps      []runs   // by shard number; none is empty
 }
 
 // replay adds the entry at a position. Its error means that the log is not one of
@@ -29,6 +30,7 @@ func (s *state) replay(pos int64, e Entry) error {
 		return fmt.Errorf("%w: position %d: the genesis has to be the first entry and no other", errCorrupt, pos)
 	}
 	s.pos = pos
+	s.number++
 	switch {
 	case e.Genesis != nil:
 		s.begin(e.Genesis)
@@ -62,24 +64,24 @@ func (s *state) begin(g *Genesis) {
 		}
 		s.maps, s.covered = append(s.maps, m), append(s.covered, sh.Revision)
 		if sh.Compacted > 1 {
-			s.compacted = max(s.compacted, m[max(0, m.at(sh.Compacted))].globalUpTo(sh.Compacted))
+			s.compacted = max(s.compacted, m[m.at(sh.Compacted)].globalUpTo(sh.Compacted))
 		}
 	}
 }
-
-// globalUpTo is the global revision of the run's last revision at or below rev.
-func (r run) globalUpTo(rev int64) int64 { return r.global + min(rev-r.start, r.length-1) }
 
 // cover moves the cut. What is new gets the next global revisions, ordered by shard
 // number, then by the shard's own revision.
 func (s *state) cover(cs []Covered) error {
 	for _, c := range cs {
-		if c.Shard >= len(s.covered) {
+		if c.Shard < 0 || c.Shard >= len(s.covered) {
 			return fmt.Errorf("%w: position %d covers shard number %d of %d", errCorrupt, s.pos, c.Shard, len(s.covered))
 		}
 		n := c.Revision - s.covered[c.Shard]
 		if n <= 0 {
 			continue
+		}
+		if n > maxRevision-s.revision {
+			return fmt.Errorf("%w: position %d covers shard number %d up to %d: no number is left", errCorrupt, s.pos, c.Shard, c.Revision)
 		}
 		s.maps[c.Shard] = s.maps[c.Shard].add(s.covered[c.Shard]+1, n, s.revision+1)
 		s.revision += n
@@ -94,16 +96,39 @@ func (s *state) cut() stages.Cut {
 }
 
 // vector gives for each shard its revision with the state at a global revision, which
-// must lie between the first and the newest.
+// must lie between the compaction point and the newest.
 func (s *state) vector(global int64) []int64 {
-	if global == s.revision {
-		return slices.Clone(s.covered)
-	}
 	out := make([]int64, len(s.maps))
-	for i, m := range s.maps {
-		out[i] = m.floor(global)
+	for i := range out {
+		out[i] = s.at(i, global)
 	}
 	return out
+}
+
+// at is a shard's revision with the state at a global one: the last before anything
+// newer. That it counts revisions of sharder's own, which have no number, makes it the
+// same as the revision at which a shard may have been compacted in between.
+func (s *state) at(shard int, global int64) int64 { return s.first(shard, global+1) - 1 }
+
+// first is the shard's first revision whose global one is at least global, as far as is
+// known. It is exact from the compaction point on, swept or not: what is left out of the
+// map has a number below that.
+func (s *state) first(shard int, global int64) int64 {
+	if rev, ok := s.maps[shard].ceil(global); ok {
+		return rev
+	}
+	return s.covered[shard] + 1
+}
+
+// global is the global revision of a shard's revision; if it has none (exact is false)
+// that of the next one below.
+func (s *state) global(shard int, rev int64) (global int64, exact bool) {
+	m := s.maps[shard]
+	i := m.at(rev)
+	if i < 0 {
+		return 0, false
+	}
+	return m[i].globalUpTo(rev), rev <= m[i].end()
 }
 
 // complete is the global revision up to which somebody is complete who has everything
@@ -116,4 +141,12 @@ func (s *state) complete(shard int, rev int64) int64 {
 		return g - 1
 	}
 	return s.revision // all above rev is sharder's own
+}
+
+// runs is how many runs the map has.
+func (s *state) runs() (n int) {
+	for _, m := range s.maps {
+		n += len(m)
+	}
+	return n
 }
