@@ -49,6 +49,20 @@ func TestReadsOfThePast(t *testing.T) {
 }
 
 // A6: a compaction that overtakes a read of now costs it another round, not an error.
+func TestCompactionAtTheNewestRevisionLeavesThatReadable(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	s := r.sharder(nil)
+	at := r.Put(s, "a", "1") // shard b has nothing but its stamp, which has no number
+	if _, err := s.Compact(r.ctx(), &pb.CompactionRequest{Revision: at, Physical: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.Put(s, "a", "2")
+	if got, want := r.Range(s, "a", "z", func(q *pb.RangeRequest) { q.Revision = at }), "a=1@2/2 at 3"; got != want {
+		t.Fatalf("got %s, want %s", got, want)
+	}
+}
+
 func TestCompactionOvertakesARead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
