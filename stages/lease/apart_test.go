@@ -250,7 +250,7 @@ func TestEveryAnswerHasTheHeaderOfTheOrder(t *testing.T) {
 	}
 }
 
-func TestWithoutTheOrderClusterLeasesAreRefusedAndNothingElseIs(t *testing.T) {
+func TestWithoutTheOrderClusterLeasesAreRefusedAndPutsAreNotHeldUp(t *testing.T) {
 	for _, how := range []string{"down", "frozen"} {
 		t.Run(how, func(t *testing.T) {
 			w := newWorldApart(t)

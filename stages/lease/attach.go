@@ -20,9 +20,9 @@ import (
 // translated back. A request that names no lease goes through untouched.
 //
 // A put with a lease that doesn't exist is left to the shard to refuse: in a
-// branch that isn't taken it does no harm, and whoever stands between here and the
-// shard sees the refusal and its place in the shard's order. That stage may also wrap the
-// request in a Txn of its own: what is looked at here is the client's. Calls of its own go beside the shard's
+// branch that isn't taken it does no harm, and a stage around this one can see to it
+// that what the shard refused is covered. A stage behind this one may wrap the request in
+// a Txn of its own; what is looked at here is the client's. Calls of its own go beside the shard's
 // Lane, which this call may already hold; they are as many as the calls are.
 func (m *Manager) Attach() pipeline.Middleware[stages.Call, stages.Reply] {
 	return func(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {

@@ -1,5 +1,6 @@
-// Package lease makes one lease out of many: a lease lives on one shard, its
-// home, and its keys may be on every shard.
+// Package lease makes one lease out of many: a lease lives in one place, its home,
+// and its keys may be on every shard. Home is an etcd cluster: one of the shards, or the
+// order cluster, which has no keys of clients.
 //
 // There are two services with the same methods ([Service]). A [Relay] stands in
 // front of one cluster: everything passes straight through, keep-alives alone
@@ -8,7 +9,7 @@
 //
 // # Records
 //
-// All of them are on the home shard, below "\x00sharder/lease/":
+// All of them are at home, below "\x00sharder/lease/":
 //
 //	marker/<client id>          the lease exists (plain key: shard id, TTL)
 //	tick/<client id>            its time is not up (attached to home's etcd lease)
@@ -18,14 +19,14 @@
 // A lease with a marker and a tick is live. One with a marker alone is owed: its
 // time is up, or it was revoked, and somebody still has to delete what is left of
 // it. One without a marker does not exist. The tick goes by itself when home's
-// etcd lets the lease expire, in the very revision in which its keys on home go;
-// LeaseRevoke deletes the tick first. So expiry and revocation are one thing from
+// etcd lets the lease expire, in the very revision in which its keys on home go, if home
+// is a shard; LeaseRevoke deletes the tick first. So expiry and revocation are one thing from
 // there on, and a revocation never writes anything but deletes: it works on a
 // home that is out of space, too.
 //
 // # Ids
 //
-// On every shard, home included, the keys carry the lease's shard id. Where the
+// On every shard the keys carry the lease's shard id, and home's etcd lease has it, too. Where the
 // client left the choice to the server, the shard id is a random positive number
 // and is the client's id too. Where the client named an id, the shard id is a
 // random negative number, drawn afresh for every grant: an id is never used twice
@@ -36,8 +37,8 @@
 //
 // # Attaching
 //
-// On home the etcd lease itself does the work. On any other shard, before the
-// first key of a lease is put there:
+// On a shard that is home the etcd lease itself does the work. On any other, before
+// the first key of a lease is put there:
 //
 //  1. at home, in one Txn: if marker and tick are there, put attach/<id>/<shard>;
 //  2. LeaseGrant of the shard id on the shard, with a TTL that never ends;
@@ -50,6 +51,29 @@
 // Read the attach records, LeaseRevoke on home and on all of those shards (not
 // found is fine), then in one Txn delete marker and attach records. Every step can
 // be done twice, by anybody; the answer to a client waits for the last.
+//
+// # With one order over all shards
+//
+// Then a read sees of each shard what the order has covered, and needs no answer of the
+// shard's quorum for it: keys that a LeaseRevoke has deleted are still read until that
+// revision is covered. So each LeaseRevoke on a shard is followed by Options.Deleted with
+// its revision, and only then counts as done. "Not found" from a shard means that another
+// sharder was there before, or the shard's own clock, at a revision nobody here knows:
+// the shard's current one, read linearizably, is covered instead. The marker goes after
+// all of that, so whoever finds none may say "lease not found". Nobody says so earlier: a
+// put, a keep-alive or a revocation that meets a lease which is owed and can't be finished
+// is answered Unavailable. (Without the order it is told "not found": what is left is on a
+// shard that doesn't answer reads either.) A put that a shard refuses is covered by the
+// stage that stands between the client and Attach.
+//
+// Headers are Options.Header's, asked for when the work is done: home's revision says
+// nothing about keys. The keys of a lease go at one revision of each shard, at several of
+// the order.
+//
+// While the order cluster can't be reached, grants, revocations, keep-alives and first
+// attachments are refused as Unavailable, naming it. A put without a lease, or with one
+// that is attached and remembered, is no business of home's. What was owed or ended
+// meanwhile is finished as soon as it is back; its etcd gives every lease its full time again.
 //
 // # Why no key stays behind
 //
@@ -74,8 +98,10 @@
 //
 // A lease that a shard had before sharder came ("native") goes on living there:
 // requests for an id without a marker are relayed to the shard that has it. It
-// can't be attached on other shards; that is refused.
+// can't be attached on other shards; that is refused. It ends by its shard's clock, which
+// nobody watches: before it is called gone, what its shard has done by then is covered,
+// and so is, before an unknown id is called gone, what a shard did before it was listed.
 //
 // This package knows shards as stages.Shard only; it must not import packages
-// backend and watch.
+// backend, watch and order.
 package lease

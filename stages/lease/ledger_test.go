@@ -53,9 +53,8 @@ func (l *ledger) header(ctx context.Context, fresh bool) (*pb.ResponseHeader, er
 	return &pb.ResponseHeader{ClusterId: ledgerCluster, Revision: l.seen.Load()}, nil
 }
 
-// commit wraps writes in a Txn with a guard and covers what they did, and what they
-// may have seen when they were refused, as the stage between Attach and the shard does.
-func (l *ledger) commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
+// guard sends a write inside a Txn, as the stage between Attach and the shard does.
+func guard(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
 	return func(ctx context.Context, call stages.Call) (stages.Reply, error) {
 		if call.Request.GetRequestRange() != nil {
 			return next(ctx, call)
@@ -63,32 +62,39 @@ func (l *ledger) commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline
 		call.Request = &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
 			Compare: []*pb.Compare{absent([]byte("\x00sharder/fence"))}, Success: []*pb.RequestOp{call.Request}}}}
 		reply, err := next(ctx, call)
-		if isLeaseNotFound(err) {
-			r, rerr := pb.NewKVClient(call.Shard.Conn).Range(ctx, &pb.RangeRequest{Key: []byte{0}})
-			if rerr == nil {
-				rerr = l.deleted(ctx, call.Shard, r.Header.Revision)
-			}
-			if rerr != nil {
-				return reply, rerr
-			}
-		}
 		if err != nil {
 			return reply, err
 		}
 		t := reply.Response.GetResponseTxn()
-		if err := l.deleted(ctx, call.Shard, t.Header.Revision); err != nil {
-			return stages.Reply{}, err
-		}
 		reply.Response = t.Responses[0]
-		switch {
-		case reply.Response.GetResponsePut() != nil:
-			reply.Response.GetResponsePut().Header = t.Header
-		case reply.Response.GetResponseTxn() != nil:
-			reply.Response.GetResponseTxn().Header = t.Header
-		default:
-			reply.Response.GetResponseDeleteRange().Header = t.Header
+		switch u := reply.Response.Response.(type) {
+		case *pb.ResponseOp_ResponsePut:
+			u.ResponsePut.Header = t.Header
+		case *pb.ResponseOp_ResponseDeleteRange:
+			u.ResponseDeleteRange.Header = t.Header
+		case *pb.ResponseOp_ResponseTxn:
+			u.ResponseTxn.Header = t.Header
 		}
 		return reply, nil
+	}
+}
+
+// commit covers what a write did, and what it may have seen when it was refused, as the
+// stage around Attach does: in both cases by the revision that the shard has reached.
+func (l *ledger) commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
+	return func(ctx context.Context, call stages.Call) (stages.Reply, error) {
+		reply, err := next(ctx, call)
+		if call.Request.GetRequestRange() != nil || err != nil && !isLeaseNotFound(err) {
+			return reply, err
+		}
+		r, failed := pb.NewKVClient(call.Shard.Conn).Range(ctx, &pb.RangeRequest{Key: []byte{0}})
+		if failed == nil {
+			failed = l.deleted(ctx, call.Shard, r.Header.Revision)
+		}
+		if failed != nil {
+			return stages.Reply{}, failed
+		}
+		return reply, err
 	}
 }
 

@@ -162,14 +162,16 @@ func TestWaitersShareAnAttachButNotTheEndOfItsLeader(t *testing.T) {
 	}
 }
 
-func TestThisPackageKnowsNothingOfBackendAndWatch(t *testing.T) {
+func TestThisPackageKnowsNothingOfBackendWatchAndOrder(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, dep := range strings.Fields(string(out)) {
-		if strings.HasSuffix(dep, "/stages/backend") || strings.HasSuffix(dep, "/stages/watch") {
-			t.Errorf("imports %s", dep)
+		for _, other := range []string{"/stages/backend", "/stages/watch", "/stages/order"} {
+			if strings.HasSuffix(dep, other) {
+				t.Errorf("imports %s", dep)
+			}
 		}
 	}
 }

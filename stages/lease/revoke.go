@@ -142,6 +142,9 @@ func (m *Manager) settle(ctx context.Context, id int64) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*m.o.Timeout)
 	defer cancel()
 	st, err := m.home.look(ctx, id)
+	if ctx.Err() == nil {
+		m.places.home.health.report(err == nil || !unreachable(err))
+	}
 	if err != nil || !st.owed() {
 		return err
 	}

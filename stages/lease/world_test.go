@@ -161,9 +161,13 @@ func (s *sharder) do(shard string, op *pb.RequestOp) (*pb.ResponseOp, error) {
 	call := stages.Call{Op: &stages.Op{Request: op}, Shard: s.shards[shard], Request: op}
 	stage := pipeline.Stage[stages.Call, stages.Reply](stages.CallShard)
 	if s.ledger != nil {
+		stage = guard(stage)
+	}
+	stage = s.Attach()(stage)
+	if s.ledger != nil {
 		stage = s.ledger.commit(stage)
 	}
-	r, err := s.Attach()(stage)(ctx, call)
+	r, err := stage(ctx, call)
 	return r.Response, stages.ErrorStatus(err)
 }
 
