@@ -11,6 +11,7 @@ import (
 	"github.com/sharder/sharder/importer"
 	"github.com/sharder/sharder/integration/etcdtest"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 func TestAnImportGivesExactlyTheSource(t *testing.T) {
@@ -234,9 +235,9 @@ func TestAnotherSourceIsRefused(t *testing.T) {
 	r := newRig(t)
 	r.fill(10)
 	r.done()
-	other := etcdtest.Start(t)
+	other := etcdtest.Start(t, func(c *embed.Config) { c.InitialClusterToken = "other" })
 	change := func(o *importer.Options) { o.Source = side(etcdtest.Conn(t, other.Endpoint)) }
-	if _, err := r.run(change); err == nil || !strings.Contains(err.Error(), "--restart") {
+	if _, err := r.run(change); err == nil || !strings.Contains(err.Error(), "another source") || !strings.Contains(err.Error(), "--restart") {
 		t.Fatal(err)
 	}
 	var conflict *importer.ConflictError
