@@ -125,20 +125,24 @@ func compile(dir string, k kind) (string, error) {
 	return out, nil
 }
 
-// Root is the directory of the module's go.mod, found upwards from the working
-// directory (go test runs each package in its own).
+// moduleLine is how the go.mod of this module begins.
+const moduleLine = "module github.com/sharder/sharder\n"
+
+// Root is the directory of this module's go.mod, found upwards from the working
+// directory (go test runs each package in its own). A module inside this one, which has
+// a go.mod of its own, is passed over: sharder is built with what sharder requires.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if mod, err := os.ReadFile(filepath.Join(dir, "go.mod")); err == nil && strings.HasPrefix(string(mod), moduleLine) {
 			return dir, nil
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
-			return "", fmt.Errorf("no go.mod above the working directory")
+			return "", fmt.Errorf("no go.mod of sharder above the working directory")
 		}
 		dir = up
 	}
