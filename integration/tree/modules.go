@@ -3,6 +3,7 @@ package tree
 import (
 	"fmt"
 	"io/fs"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,7 +17,8 @@ var (
 )
 
 // Dependencies wants docs/dependencies.md to explain each module that the tree
-// imports or runs as a tool, and no other.
+// imports or runs as a tool, and no other. Modules inside the tree have dependencies of
+// their own, which are theirs to explain.
 func Dependencies(root fs.FS, files []*File) ([]string, error) {
 	mod, err := fs.ReadFile(root, "go.mod")
 	if err != nil {
@@ -30,7 +32,8 @@ func Dependencies(root fs.FS, files []*File) ([]string, error) {
 	for _, m := range requireLine.FindAllStringSubmatch(string(mod), -1) {
 		modules = append(modules, m[1])
 	}
-	for _, path := range imported(files, toolLine.FindAllStringSubmatch(string(mod), -1)) {
+	own := slices.DeleteFunc(slices.Clone(files), func(f *File) bool { return nested(root, f.Dir) })
+	for _, path := range imported(own, toolLine.FindAllStringSubmatch(string(mod), -1)) {
 		if m := moduleOf(path, modules); m != "" && !slices.Contains(used, m) {
 			used = append(used, m)
 		}
@@ -48,6 +51,16 @@ func Dependencies(root fs.FS, files []*File) ([]string, error) {
 		}
 	}
 	return wrong, nil
+}
+
+// nested tells whether a directory belongs to a module inside the tree.
+func nested(root fs.FS, dir string) bool {
+	for ; dir != "."; dir = path.Dir(dir) {
+		if _, err := fs.Stat(root, dir+"/go.mod"); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // imported are the paths that files import, tests included, and those of tools.

@@ -30,7 +30,6 @@ var rules = []struct {
 		"conf imports zap":                 `conf/a.go: package conf` + "\n" + `import _ "go.uber.org/zap"`,
 		"conf imports stages":              `conf/a.go: package conf` + "\n" + `import _ "github.com/sharder/sharder/stages"`,
 		"cmd imports a test server":        `cmd/sharder/a.go: package main` + "\n" + `import _ "github.com/sharder/sharder/integration/etcdtest"`,
-		"the importer imports stages":      `importer/a.go: package importer` + "\n" + `import _ "github.com/sharder/sharder/stages"`,
 		"a package that nobody knows":      `novel/a.go: package novel`,
 		"a name that only begins the same": `conf/a.go: package conf` + "\n" + `import _ "github.com/BurntSushi/toml-like"`,
 	}},
@@ -145,7 +144,8 @@ func TestEveryDependencyIsExplained(t *testing.T) {
 }
 
 func TestADependencyWithoutAReasonAndAReasonWithoutADependencyAreSeen(t *testing.T) {
-	root := sources(`a/a.go: package a` + "\n" + `import _ "example.com/used/sub"`)
+	root := sources(`a/a.go: package a` + "\n" + `import _ "example.com/used/sub"` + `; b/c/c.go: package c` + "\n" + `import _ "example.com/old"`)
+	root["b/go.mod"] = &fstest.MapFile{Data: []byte("module m/b\n")}
 	root["go.mod"] = &fstest.MapFile{Data: []byte("module m\n\nrequire (\n\texample.com/used v1.0.0\n\texample.com/old v1.0.0 // indirect\n)\n\ntool example.com/old/cmd\n")}
 	files, err := Load(root)
 	if err != nil {
