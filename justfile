@@ -30,12 +30,17 @@ docker *args:
 
 alias integration-docker := docker
 
-# vet and staticcheck, the docker suite included
+# the storage tests of Kubernetes, against etcd and against sharder over three shards
+kubernetes *args='-v':
+    cd integration/kubernetes && go test -count=1 {{ args }} ./...
+
+# vet and staticcheck, the docker suite and the tests of Kubernetes included
 lint:
     go vet ./...
     go vet -tags docker ./integration/docker
     {{ staticcheck }} ./...
     {{ staticcheck }} -tags docker ./integration/docker
+    cd integration/kubernetes && go vet ./... && {{ staticcheck }} ./...
 
 # format every file
 fmt:
