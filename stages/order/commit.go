@@ -70,8 +70,20 @@ func (o *Order) commitOnce(ctx context.Context, call stages.Call, next pipeline.
 	} else if global, err = o.asOf(ctx, n, rev); err != nil {
 		return stages.Reply{}, err
 	}
-	o.globalize(n, reply.Response, rev, global, wrote)
-	return reply, nil
+	return reply, o.told(call.Shard, reply.Response, rev, global, wrote)
+}
+
+// told translates the answer of a request. What it read before it was overtaken by a
+// compaction may have no number any more. If the request wrote nothing it is to be done
+// anew; what was written is, and can't be taken back.
+func (o *Order) told(s *stages.Shard, r *pb.ResponseOp, rev, global int64, wrote bool) error {
+	switch known := o.globalize(s.Number, r, rev, global, wrote); {
+	case known:
+		return nil
+	case wrote:
+		return refuse(codes.Unavailable, "shard %s: written, at revision %d, but what the request read there was compacted before the answer came", s.Name, global)
+	}
+	return &movedOn{revision: rev}
 }
 
 func (o *Order) coveredOf(shard int) int64 {

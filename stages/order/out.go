@@ -2,6 +2,7 @@ package order
 
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // hasWritten tells from an answer whether the request changed anything.
@@ -22,13 +23,15 @@ func hasWritten(r *pb.ResponseOp) bool {
 }
 
 // globalize translates an answer, in place: given at the shard's revision rev, which is
-// global to clients. All that is in it must be covered.
-func (o *Order) globalize(shard int, r *pb.ResponseOp, rev, global int64, wrote bool) {
+// global to clients. All that is in it must be covered. False if it holds a key-value
+// that the map has no number for any more: read before a compaction and swept since.
+func (o *Order) globalize(shard int, r *pb.ResponseOp, rev, global int64, wrote bool) (known bool) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	out := outbound{state: o.state, shard: shard, rev: rev, global: global, wrote: wrote}
-	out.op(r)
+	known = out.op(r)
 	setHeader(r, o.Header(global))
+	return known
 }
 
 // outbound translates one answer; the state's lock is held.
@@ -39,27 +42,35 @@ type outbound struct {
 	wrote       bool
 }
 
-func (out outbound) op(r *pb.ResponseOp) {
+// op translates an answer; false if a number is not known.
+func (out outbound) op(r *pb.ResponseOp) (known bool) {
 	switch u := r.GetResponse().(type) {
 	case *pb.ResponseOp_ResponseRange:
 		out.header(u.ResponseRange.GetHeader())
-		for _, kv := range u.ResponseRange.GetKvs() {
-			out.state.globalKV(out.shard, kv)
-		}
+		return out.kvs(u.ResponseRange.GetKvs())
 	case *pb.ResponseOp_ResponsePut:
 		out.header(u.ResponsePut.GetHeader())
-		out.state.globalKV(out.shard, u.ResponsePut.GetPrevKv())
+		return out.state.globalKV(out.shard, u.ResponsePut.GetPrevKv())
 	case *pb.ResponseOp_ResponseDeleteRange:
 		out.header(u.ResponseDeleteRange.GetHeader())
-		for _, kv := range u.ResponseDeleteRange.GetPrevKvs() {
-			out.state.globalKV(out.shard, kv)
-		}
+		return out.kvs(u.ResponseDeleteRange.GetPrevKvs())
 	case *pb.ResponseOp_ResponseTxn:
 		out.header(u.ResponseTxn.GetHeader())
+		known = true
 		for _, op := range u.ResponseTxn.GetResponses() {
-			out.op(op)
+			known = out.op(op) && known
 		}
+		return known
 	}
+	return true
+}
+
+func (out outbound) kvs(kvs []*mvccpb.KeyValue) (known bool) {
+	known = true
+	for _, kv := range kvs {
+		known = out.state.globalKV(out.shard, kv) && known
+	}
+	return known
 }
 
 // header translates the header of an answer inside a Txn. It has the revision at which
