@@ -7,62 +7,98 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
+	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/stages/watch"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// duel runs the same random steps on an etcd and on a server in front of it.
+// duel runs the same random steps on an etcd and on servers that are to be like it.
 type duel struct {
 	t         *testing.T
 	rnd       *rand.Rand
-	r         *rig
-	c         *clientv3.Client
+	w         world
+	c         *clientv3.Client // of the etcd
 	rec       *record
-	etcd, our *feed
+	etcd      *feed
+	ours      []*feed
 	live      map[int64]*pb.WatchCreateRequest // watches that exist
 	starts    map[int64]int64                  // the revision behind which they began
 	rev       int64
 	compacted int64
 }
 
+// world is where a duel takes place.
+type world interface {
+	etcd() *etcdtest.Etcd
+	feeds(t *testing.T) []*feed
+	key(rnd *rand.Rand) string
+	near(rnd *rand.Rand) []string // three keys, ascending, that one write may touch
+	write(ops ...clientv3.Op)
+	compact(rev int64)
+	lagging() bool
+	alike(got, want *pb.WatchResponse) bool
+}
+
 var seeds = flag.Uint64("seeds", 1, "how many random runs to make of each kind")
 
 func TestRandomOperationsAreAnsweredAsByEtcd(t *testing.T) {
 	t.Parallel()
-	for _, opts := range []func(*watch.Options){nil, func(o *watch.Options) { o.HistoryBytes = 2000; o.Queue = 2; o.QueueBytes = 2000 }} {
+	for _, opts := range []func(*watch.Options){nil, tight} {
 		r := newRig(t, 1, opts)
-		for seed := range *seeds {
-			t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-				d := &duel{
-					t: t, rnd: rand.New(rand.NewPCG(seed, 7)), r: r, c: r.etcds[0].Client(),
-					etcd: newFeed(t, t.Context(), r.etcds[0].Endpoint), our: newFeed(t, t.Context(), r.endpoint),
-					live: map[int64]*pb.WatchCreateRequest{}, starts: map[int64]int64{},
-				}
-				d.begin()
-				for range 100 {
-					d.step()
-				}
-				d.settle()
-				d.progress()
-			})
-		}
+		duels(t, oneShardWorld{t, r, r.etcds[0].Client()})
 	}
 }
 
-// begin takes over the etcd as the last duel left it.
-func (d *duel) begin() {
-	d.rev = d.put("k0", "begin")
-	if _, err := d.c.Compact(d.t.Context(), d.rev); err != nil {
-		d.t.Fatal(err)
+func TestRandomOperationsOverShardsAreAnsweredAsByOneEtcd(t *testing.T) {
+	t.Parallel()
+	for _, opts := range []func(*watch.Options){nil, tight} {
+		one := etcdtest.Start(t)
+		duels(t, orderedWorld{newRealm(t, 2, opts), one, one.Client()})
 	}
-	d.r.server.Compacted(d.r.shards[0], d.rev)
+}
+
+// tight leaves little room, so that watches lag and catch up.
+func tight(o *watch.Options) { o.HistoryBytes = 2000; o.Queue = 2; o.QueueBytes = 2000 }
+
+func duels(t *testing.T, w world) {
+	for seed := range *seeds {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			d := &duel{
+				t: t, rnd: rand.New(rand.NewPCG(seed, 7)), w: w, c: w.etcd().Client(),
+				etcd: newFeed(t, t.Context(), w.etcd().Endpoint), ours: w.feeds(t),
+				live: map[int64]*pb.WatchCreateRequest{}, starts: map[int64]int64{},
+			}
+			d.begin()
+			for range 100 {
+				d.step()
+			}
+			d.settle()
+			d.progress()
+		})
+	}
+}
+
+// begin takes over the world as the last duel left it.
+func (d *duel) begin() {
+	for range 2 { // so that there is something to compact
+		d.w.write(clientv3.OpPut(d.w.key(d.rnd), "begin"))
+	}
+	d.rev = head(d.t, d.c)
+	d.w.compact(d.rev)
 	d.compacted = d.rev
-	d.rec = &record{feed: newFeed(d.t, d.t.Context(), d.r.etcds[0].Endpoint)}
+	d.rec = &record{feed: newFeed(d.t, d.t.Context(), d.w.etcd().Endpoint)}
 	d.rec.id = d.rec.add(&pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: d.rev, PrevKv: true}).WatchId
+}
+
+// feeds are all feeds, the etcd's first.
+func (d *duel) feeds() map[string]*feed {
+	all := map[string]*feed{"etcd": d.etcd}
+	for i, f := range d.ours {
+		all[fmt.Sprint("sharder ", i)] = f
+	}
+	return all
 }
 
 func (d *duel) step() {
@@ -84,30 +120,18 @@ func (d *duel) step() {
 	}
 }
 
-func (d *duel) key() string { return fmt.Sprintf("k%d", d.rnd.IntN(10)) }
-
-func (d *duel) put(key, value string) int64 {
-	p, err := d.c.Put(d.t.Context(), key, value)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return p.Header.Revision
-}
+func (d *duel) key() string { return d.w.key(d.rnd) }
 
 func (d *duel) write() {
 	for range 1 + d.rnd.IntN(5) {
+		near := d.w.near(d.rnd)
 		switch d.rnd.IntN(5) {
 		case 0:
-			if _, err := d.c.Delete(d.t.Context(), d.key(), clientv3.WithRange(d.key())); err != nil {
-				d.t.Fatal(err)
-			}
+			d.w.write(clientv3.OpDelete(near[0], clientv3.WithRange(near[2])))
 		case 1:
-			_, err := d.c.Txn(d.t.Context()).Then(clientv3.OpPut("k8", "t"), clientv3.OpDelete(fmt.Sprintf("k%d", d.rnd.IntN(8))), clientv3.OpPut("k9", "t")).Commit()
-			if err != nil {
-				d.t.Fatal(err)
-			}
+			d.w.write(clientv3.OpPut(near[2], "t"), clientv3.OpDelete(near[1]), clientv3.OpPut(near[0], "t"))
 		default:
-			d.put(d.key(), fmt.Sprint(d.rnd.Int()))
+			d.w.write(clientv3.OpPut(d.key(), fmt.Sprint(d.rnd.Int())))
 		}
 	}
 	d.rev = head(d.t, d.c)
@@ -133,7 +157,7 @@ func (d *duel) create() {
 		c.StartRevision = -d.rnd.Int64N(2)
 	}
 	if c.StartRevision == d.compacted {
-		c.PrevKv = false // the version before was compacted, but maybe not here
+		c.StartRevision++ // what etcd still has of that revision is a matter of time
 	}
 	if d.rnd.IntN(5) == 0 {
 		c.WatchId = 1 + d.rnd.Int64N(6)
@@ -143,9 +167,11 @@ func (d *duel) create() {
 			c.Filters = append(c.Filters, pb.WatchCreateRequest_FilterType(f))
 		}
 	}
-	want, got := d.etcd.add(c), d.our.add(c)
-	if !proto.Equal(got, want) {
-		d.t.Fatalf("create %v:\n got %v\nwant %v", c, got, want)
+	want := d.etcd.add(c)
+	for _, f := range d.ours {
+		if got := f.add(c); !d.w.alike(got, want) {
+			d.t.Fatalf("create %v:\n got %v\nwant %v", c, got, want)
+		}
 	}
 	id := want.WatchId
 	if want.Canceled {
@@ -158,18 +184,20 @@ func (d *duel) create() {
 	d.live[id], d.starts[id] = c, behind(c, want)
 }
 
-// expectCompacted compares how both end a watch of what is no more, and lets go of it.
+// expectCompacted compares how all end a watch of what is no more, and lets go of it.
 func (d *duel) expectCompacted(id int64) {
-	for _, f := range []*feed{d.etcd, d.our} {
-		f.until("compacted", func() bool { return f.canceled[id] != nil })
+	for name, f := range d.feeds() {
+		f.until(name+": compacted", func() bool { return f.canceled[id] != nil })
+		if want, got := d.etcd.canceled[id], f.canceled[id]; f != d.etcd && want != nil && !d.w.alike(got, want) {
+			d.t.Fatalf("%s: got %v, want %v", name, got, want)
+		}
+		if f != d.etcd {
+			f.raw.cancel(id)
+			delete(f.canceled, id)
+		}
 	}
-	if want, got := d.etcd.canceled[id], d.our.canceled[id]; !proto.Equal(got, want) {
-		d.t.Fatalf("got %v, want %v", got, want)
-	}
-	d.etcd.raw.cancel(id) // else etcd keeps the id and answers no progress request
-	d.our.raw.cancel(id)
 	delete(d.etcd.canceled, id)
-	delete(d.our.canceled, id)
+	d.etcd.raw.cancel(id) // else etcd keeps the id and answers no progress request
 	d.etcd.until("etcd let go", func() bool { return d.etcd.canceled[id] != nil })
 	delete(d.etcd.canceled, id)
 }
@@ -177,11 +205,11 @@ func (d *duel) expectCompacted(id int64) {
 func (d *duel) cancel() {
 	for id := range d.live {
 		d.settle()
-		for _, f := range []*feed{d.etcd, d.our} {
+		for name, f := range d.feeds() {
 			f.raw.cancel(id)
 			f.until("cancelled", func() bool { return f.canceled[id] != nil })
 			if m := f.canceled[id]; m.CompactRevision != 0 || m.CancelReason != "" || m.Header.Revision != d.rev && f == d.etcd {
-				d.t.Fatal(f == d.our, m)
+				d.t.Fatal(name, m)
 			}
 			delete(f.canceled, id)
 		}
@@ -195,7 +223,7 @@ func (d *duel) settle() {
 	evs := d.rec.upTo(d.rev)
 	for id, c := range d.live {
 		want := pick(evs, c, d.starts[id])
-		for name, f := range map[string]*feed{"etcd": d.etcd, "sharder": d.our} {
+		for name, f := range d.feeds() {
 			got := func() []*mvccpb.Event { return f.events[id] }
 			f.until(fmt.Sprintf("%s, watch %d, %d events", name, id, len(want)), func() bool { return len(got()) >= len(want) })
 			sameEvents(d.t, fmt.Sprintf("%s, watch %d %v from behind %d", name, id, c, d.starts[id]), got(), want)
@@ -209,7 +237,7 @@ func (d *duel) progress() {
 	for _, c := range d.live {
 		waits = waits || c.StartRevision > d.rev
 	}
-	for name, f := range map[string]*feed{"etcd": d.etcd, "sharder": d.our} {
+	for name, f := range d.feeds() {
 		n := len(f.answers)
 		if waits {
 			f.raw.progress()
@@ -236,10 +264,7 @@ func (d *duel) compact() {
 	}
 	// A watch that lags is cancelled by a compaction, as with etcd; whether it lags is
 	// a matter of time, here as there.
-	eventually(d.t, "no watch lags", func() bool { return !d.r.server.Lagging() })
+	eventually(d.t, "no watch lags", func() bool { return !d.w.lagging() })
 	d.compacted += 1 + d.rnd.Int64N(d.rev-d.compacted)
-	if _, err := d.c.Compact(d.t.Context(), d.compacted); err != nil {
-		d.t.Fatal(err)
-	}
-	d.r.server.Compacted(d.r.shards[0], d.compacted)
+	d.w.compact(d.compacted)
 }

@@ -19,13 +19,17 @@ func (s *Server) Trunks() int {
 	return n
 }
 
-// Waiting is what waits for all client streams, in responses and bytes.
+// Waiting is what waits for all client streams, in responses and bytes, also in merges.
 func (s *Server) Waiting() (items int, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.sessions {
 		n, b := c.mailbox.used()
 		items, bytes = items+n, bytes+b
+		for _, w := range c.all() {
+			n, b, _ := w.merge.used()
+			items, bytes = items+n, bytes+b
+		}
 	}
 	return items, bytes
 }
@@ -41,9 +45,26 @@ func (s *Server) Lagging() bool {
 			lagging = lagging || n > 0
 		}
 		c.mu.Unlock()
+		for _, w := range c.all() {
+			_, _, parked := w.merge.used()
+			lagging = lagging || parked
+		}
 		if lagging {
 			return true
 		}
 	}
 	return false
+}
+
+// used is what waits in the inlets, and whether a leg is set aside.
+func (m *merge) used() (batches int, bytes int64, parked bool) {
+	if m == nil {
+		return 0, 0, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, in := range m.inlets {
+		batches, bytes, parked = batches+len(in.runs), bytes+in.bytes, parked || in.parked
+	}
+	return batches, bytes, parked
 }

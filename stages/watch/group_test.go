@@ -173,7 +173,7 @@ func TestNobodyWaitsForALockInACircle(t *testing.T) {
 	}
 }
 
-func oneShard(t *testing.T) *stages.Table {
+func oneShard(t testing.TB) *stages.Table {
 	t.Helper()
 	table, err := stages.NewTable([]stages.Route{{Shards: []string{"a"}}}, []*stages.Shard{{Name: "a"}})
 	if err != nil {

@@ -51,7 +51,7 @@ func newMerge(w *watch, o Order) *merge {
 	opts := &w.session.server.opts
 	m := &merge{
 		watch: w, order: o, slots: opts.Queue, limit: opts.QueueBytes / int64(len(w.legs)),
-		chunk: min(chunkBytes, opts.QueueBytes/4), wake: make(chan struct{}, 1),
+		chunk: min(chunkBytes, 1+opts.QueueBytes/4), wake: make(chan struct{}, 1),
 	}
 	for _, l := range w.legs {
 		in := &inlet{merge: m, leg: l, done: l.next - 1}

@@ -1,0 +1,116 @@
+package watch
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// Ledger is an order that a test writes by hand, for what the order log of today can't
+// say: that revisions of several shards are one.
+type Ledger struct {
+	mu      sync.Mutex
+	cut     stages.Cut
+	entries []map[int]int64 // for each global revision from 2 on, the shards' revisions that it stands for
+	changed chan struct{}
+}
+
+// NewLedger begins at global revision 1, with the shards at their first.
+func NewLedger(shards int) *Ledger {
+	return &Ledger{cut: stages.Cut{Revision: 1, At: slices.Repeat([]int64{1}, shards)}, changed: make(chan struct{})}
+}
+
+// Add gives the next global revision to what the shards did at these revisions of theirs,
+// by shard number.
+func (l *Ledger) Add(revs map[int]int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entries = append(l.entries, revs)
+	l.cut.Revision++
+	l.cut.At = slices.Clone(l.cut.At)
+	for shard, rev := range revs {
+		l.cut.At[shard] = rev
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return l.cut.Revision
+}
+
+// Now implements Order.
+func (l *Ledger) Now(context.Context) (stages.Cut, error) { return l.Replayed(), nil }
+
+// Replayed implements Order.
+func (l *Ledger) Replayed() stages.Cut {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut
+}
+
+// Await implements Order.
+func (l *Ledger) Await(ctx context.Context, shard int, rev int64) error {
+	for {
+		l.mu.Lock()
+		covered, changed := l.cut.At[shard] >= rev, l.changed
+		l.mu.Unlock()
+		if covered {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// next is the index of the first entry with a revision of the shard above rev.
+func (l *Ledger) next(shard int, rev int64) int {
+	i := slices.IndexFunc(l.entries, func(e map[int]int64) bool { return e[shard] > rev })
+	if i < 0 {
+		return math.MaxInt
+	}
+	return i
+}
+
+// Revision implements Order.
+func (l *Ledger) Revision(shard int, rev int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := l.next(shard, rev-1); rev > 1 && i < len(l.entries) {
+		return int64(i) + 2
+	}
+	return 1
+}
+
+// First implements Order.
+func (l *Ledger) First(shard int, rev int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := int64(1)
+	for _, e := range l.entries[:min(max(rev-2, 0), int64(len(l.entries)))] {
+		first = max(first, e[shard])
+	}
+	return first + 1
+}
+
+// Complete implements Order.
+func (l *Ledger) Complete(shard int, rev int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := l.next(shard, rev); rev < l.cut.At[shard] && i < len(l.entries) {
+		return int64(i) + 1
+	}
+	return l.cut.Revision
+}
+
+// Compacted implements Order.
+func (l *Ledger) Compacted() int64 { return 0 }
+
+// Header implements Order.
+func (l *Ledger) Header(rev int64) *pb.ResponseHeader {
+	return &pb.ResponseHeader{ClusterId: 1, MemberId: 1, RaftTerm: 1, Revision: rev}
+}
