@@ -135,7 +135,7 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 
 // chains are those of cmd/sharder without door, leases and watches.
 func (s *sharder) chains() {
-	decode := stages.Decoder{Reserve: true}
+	decode := stages.Decoder{Reserve: true, MaxTxnOps: order.MaxTxnOps}
 	read := pipeline.Wrap(stages.CallShard, s.At, stages.Lane)
 	write := pipeline.Wrap(stages.CallShard, s.Commit, stages.Lane, s.Guard)
 	pinned := pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(read), stages.MergeRange)
@@ -144,7 +144,7 @@ func (s *sharder) chains() {
 	s.del = pipeline.Chain6(decode.DeleteRange, stages.RouteOp(s.table), order.RefuseSeveral, pipeline.Scatter(write), stages.Gather, stages.EncodeDeleteRange)
 	s.txn = pipeline.Chain3(decode.Txn,
 		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather),
-			order.CheckOps, s.Snapshot(s.table, pipeline.Wrap(pinned, stages.RetryWhole))),
+			s.Snapshot(s.table, pipeline.Wrap(pinned, stages.RetryWhole))),
 		stages.EncodeTxn)
 }
 

@@ -103,6 +103,10 @@ func (s *snapshot) op(ctx context.Context, op *pb.RequestOp) (*pb.ResponseOp, er
 // rng reads a range, at the cut or at the revision it asks for.
 func (s *snapshot) rng(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	cut := s.now
+	if r.Revision < 0 && (s.now.Compacted > 0 || r.Revision < -1) {
+		s.compacted = true // so etcd has it in a Txn, though not for a Range alone
+		return nil, rpctypes.ErrGRPCCompacted
+	}
 	if r.Revision > 0 {
 		var err error
 		if cut, err = s.order.past(s.now, r.Revision); err != nil {
@@ -166,33 +170,6 @@ func compareKV(c *pb.Compare, kv *mvccpb.KeyValue) bool {
 // MaxTxnOps is how many operations etcd lets a client's Txn have, by default: the shards
 // have to allow more, since sharder adds to it, so sharder is the one to judge.
 const MaxTxnOps = 128
-
-// CheckOps refuses a Txn with more operations than etcd allows, counted as etcd does:
-// the longest of the three lists, and what is nested gets what is left. It is a
-// pipeline.Middleware[*stages.Op, *stages.Reply].
-func CheckOps(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Stage[*stages.Op, *stages.Reply] {
-	return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
-		if !fits(op.Request.GetRequestTxn(), MaxTxnOps) {
-			return nil, rpctypes.ErrGRPCTooManyOps
-		}
-		return next(ctx, op)
-	}
-}
-
-func fits(t *pb.TxnRequest, limit int) bool {
-	n := max(len(t.GetCompare()), len(t.GetSuccess()), len(t.GetFailure()))
-	if n > limit {
-		return false
-	}
-	for _, ops := range [][]*pb.RequestOp{t.GetSuccess(), t.GetFailure()} {
-		for _, op := range ops {
-			if nested := op.GetRequestTxn(); nested != nil && !fits(nested, limit-n) {
-				return false
-			}
-		}
-	}
-	return true
-}
 
 // RefuseSeveral lets a DeleteRange through that lies on one shard. It is a stage between
 // route and scatter.
