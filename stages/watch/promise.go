@@ -17,12 +17,18 @@ func (o *oneOrder) progress(ctx context.Context, c *session) {
 	if err != nil {
 		return
 	}
-	for {
+	for try := 1; ; try++ {
 		watches, generation := c.present()
 		if len(watches) == 0 || !o.reach(ctx, watches, cut) || c.mailbox.waitRoom(ctx, 0) != nil {
 			return
 		}
-		if o.promise(c, watches, cut.Revision, generation) {
+		rev := max(cut.Revision, o.lowest(watches))
+		if c.mailbox.isBehind(rev) && try < monotoneTries {
+			cut = o.order.Replayed()
+			continue
+		}
+		it := item{response: &pb.WatchResponse{Header: o.order.Header(rev), WatchId: noWatch}}
+		if c.say(it, generation) {
 			return
 		}
 	}
@@ -77,24 +83,11 @@ func (w *watch) await(ctx context.Context, cut stages.Cut) error {
 	return err
 }
 
-// monotoneTries is how often a promise is worked out anew because events behind it went
-// into the mailbox.
+// monotoneTries is how often an answer is worked out anew because events behind it went
+// into the mailbox meanwhile. It would be true, but clients take progress for the newest
+// they know. So every watch is waited for once more, now up to those events; only where
+// watches drift apart under load is the true one sent at last.
 const monotoneTries = 10
-
-// promise puts the answer behind the events. Between reading how far the watches have come
-// and saying so, more events may have gone into the mailbox. An answer below them would be
-// true, but clients take progress for the newest they know: so it is worked out anew, a
-// few times, and only where watches drift apart the true one is sent.
-func (o *oneOrder) promise(c *session, watches []*watch, least int64, generation int) bool {
-	for try := 1; ; try++ {
-		rev := max(least, o.lowest(watches))
-		it := item{response: &pb.WatchResponse{Header: o.order.Header(rev), WatchId: noWatch}}
-		if try < monotoneTries && c.mailbox.isBehind(rev) {
-			continue
-		}
-		return c.say(it, generation)
-	}
-}
 
 // lowest is the global revision up to which all watches have everything, as far as that
 // is known at once.
