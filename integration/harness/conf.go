@@ -16,6 +16,7 @@ type Conf struct {
 	Shards  []Shard  // in the order of the file
 	Routes  []Route  // in the order of the file
 	Top     []string // further lines above the tables
+	Order   *Shard   // [order], nil without; its name is not used
 }
 
 // Shard is one [shards.NAME] table.
@@ -58,6 +59,53 @@ func Single(endpoints ...string) Conf {
 	}
 }
 
+// Ordered is the configuration with one revision over all shards, kept by an order
+// cluster at the endpoints; with none, by an embedded one.
+func (c Conf) Ordered(endpoints ...string) Conf {
+	c.Order = &Shard{Endpoints: endpoints}
+	return c
+}
+
+// ShardFlags are what an etcd process needs to be a shard below an order, or the order
+// cluster: room for what sharder adds to a client's request.
+func ShardFlags() []string {
+	return []string{"--max-txn-ops=256", "--max-request-bytes=2097152"}
+}
+
+// OneShardOf tells on which shard of Three a whole range lies, -1 if it is on several or
+// on spread keys. The end is as the API has it.
+func OneShardOf(key, end string) int {
+	shard := func(key string) int {
+		switch {
+		case key >= "/h/" && key < "/h0":
+			return -1
+		case key < "i":
+			return 0
+		case key < "r":
+			return 1
+		}
+		return 2
+	}
+	switch {
+	case end == "": // one key, wherever it is
+		return max(0, shard(key))
+	case end == "\x00":
+		if key >= "r" {
+			return 2
+		}
+		return -1
+	case end <= key:
+		return 0
+	}
+	first := shard(key)
+	for _, border := range []string{"/h/", "/h0", "i", "r"} {
+		if key < border && end > border && shard(border) != first {
+			return -1
+		}
+	}
+	return first
+}
+
 // filled is the configuration with every address and directory chosen.
 func (c Conf) filled(t testing.TB) Conf {
 	t.Helper()
@@ -77,16 +125,11 @@ func (c Conf) Text() string {
 	for _, line := range c.Top {
 		fmt.Fprintln(&b, line)
 	}
+	if c.Order != nil {
+		c.Order.text(&b, "order")
+	}
 	for _, s := range c.Shards {
-		fmt.Fprintf(&b, "\n[shards.%s]\n", s.Name)
-		if len(s.Endpoints) == 0 {
-			fmt.Fprintln(&b, "embedded = true")
-		} else {
-			fmt.Fprintf(&b, "endpoints = [%s]\n", quoted(s.Endpoints))
-		}
-		for _, line := range s.Lines {
-			fmt.Fprintln(&b, line)
-		}
+		s.text(&b, "shards."+s.Name)
 	}
 	fmt.Fprintln(&b, "\n[routes]")
 	for _, r := range c.Routes {
@@ -97,6 +140,19 @@ func (c Conf) Text() string {
 		fmt.Fprintf(&b, "%q = %s\n", r.From, to)
 	}
 	return b.String()
+}
+
+// text writes a cluster's table.
+func (s Shard) text(b *strings.Builder, table string) {
+	fmt.Fprintf(b, "\n[%s]\n", table)
+	if len(s.Endpoints) == 0 {
+		fmt.Fprintln(b, "embedded = true")
+	} else {
+		fmt.Fprintf(b, "endpoints = [%s]\n", quoted(s.Endpoints))
+	}
+	for _, line := range s.Lines {
+		fmt.Fprintln(b, line)
+	}
 }
 
 // quoted is a TOML list's inside.
