@@ -17,7 +17,7 @@ const scriptsAtOnce = 2
 var scriptSlots = make(chan struct{}, scriptsAtOnce)
 
 // TestScriptsSayOnSharderWhatTheySayOnEtcd runs every file of testdata on a plain
-// etcd, on sharder with one shard and on sharder with three.
+// etcd, on sharder with one shard, with three, and with three under one order.
 func TestScriptsSayOnSharderWhatTheySayOnEtcd(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -40,22 +40,30 @@ func runScript(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	etcd := execute(t, s, plainEtcd(t))
-	if etcd == nil {
+	compareWith(t, s, etcd, oneShard(t))
+	if s.OneShard {
 		return
 	}
-	servers := []func(*testing.T) script.Server{oneShard}
-	if !s.OneShard {
-		servers = append(servers, manyShards)
+	compareWith(t, s, etcd, manyShards(t))
+	pieces := plainEtcd(t)
+	pieces.Spans = spansShards
+	compareWith(t, s, execute(t, s, pieces), orderedShards(t))
+}
+
+// compareWith runs a script on a server too, and compares.
+func compareWith(t *testing.T, s *script.Script, etcd *script.Run, server script.Server) {
+	t.Helper()
+	run := execute(t, s, server)
+	if etcd == nil || run == nil {
+		return
 	}
-	for _, start := range servers {
-		server := start(t)
-		if run := execute(t, s, server); run != nil {
-			for _, wrong := range script.Compare(s, etcd, run, server.Shape) {
-				t.Error(wrong)
-			}
-		}
+	for _, wrong := range script.Compare(s, etcd, run, server.Shape) {
+		t.Error(wrong)
 	}
 }
+
+// spansShards tells which ranges lie on more than one shard of harness.Three.
+func spansShards(key, end []byte) bool { return harness.OneShardOf(string(key), string(end)) < 0 }
 
 // execute runs a script on one server; what is wrong with it alone is reported.
 func execute(t *testing.T, s *script.Script, server script.Server) *script.Run {
@@ -85,6 +93,13 @@ func oneShard(t *testing.T) script.Server {
 // manyShards is sharder in front of three embedded etcds.
 func manyShards(t *testing.T) script.Server {
 	return sharderServer(harness.Start(t, harness.Three()), "sharder, three shards", script.ManyShards)
+}
+
+// orderedShards is sharder in front of three embedded etcds and one that orders them.
+func orderedShards(t *testing.T) script.Server {
+	server := sharderServer(harness.Start(t, harness.Three().Ordered()), "sharder, three shards and order", script.Ordered)
+	server.Spans = spansShards
+	return server
 }
 
 // sharderServer makes a sharder process a script's server.

@@ -14,6 +14,7 @@ const (
 	PlainEtcd  Shape = iota // the truth
 	OneShard                // sharder, every revision is the etcd's
 	ManyShards              // sharder, revisions are each shard's own
+	Ordered                 // sharder, many shards, one revision over all of them
 )
 
 // Compare lists where two runs of the same script differ: the first on a plain
@@ -28,14 +29,17 @@ func Compare(s *Script, etcd, other *Run, shape Shape) []string {
 		if !st.SingleShard {
 			base = [2]int64{}
 		}
-		if shape == ManyShards && st.Differs != "" {
+		if st.differsOn(shape) {
 			continue
 		}
 		a, b := etcd.Replies[i], other.Replies[i]
+		if st.sortedOn(shape) {
+			a = sorted(a)
+		}
 		if st.SingleShard && base[0] == 0 {
 			base = [2]int64{firstRev(a), firstRev(b)}
 		}
-		c := comparison{shape: shape, relative: st.SingleShard && base[0] != 0, base: base}
+		c := comparison{own: shape == ManyShards || shape == Ordered && st.Apart, relative: st.SingleShard && base[0] != 0, base: base}
 		if diff := c.lines(a, b); diff != "" {
 			wrong = append(wrong, fmt.Sprintf("%s:%d: %s\n  %s\n  etcd:\n%s\n  %s:\n%s",
 				s.Name, st.Line, st.Text, diff, show(a), other.Server, show(b)))
@@ -46,7 +50,7 @@ func Compare(s *Script, etcd, other *Run, shape Shape) []string {
 
 // comparison is how revisions are to be compared.
 type comparison struct {
-	shape    Shape
+	own      bool // revisions are of one server alone
 	relative bool
 	base     [2]int64
 }
@@ -76,7 +80,7 @@ func (c comparison) same(a, b Word) bool {
 		return false
 	case a.Name == "remaining": // a clock
 		return true
-	case revisionWords[a.Name] && c.shape == ManyShards:
+	case revisionWords[a.Name] && c.own:
 		return !c.relative || number(a)-c.base[0] == number(b)-c.base[1]
 	}
 	return a.Text == b.Text

@@ -40,7 +40,8 @@
 //	revoke NAME | keepalive NAME | ttl NAME [keys] | leases
 //	watch NAME KEY [END] [prefix] [from-key] [rev=$R] [prev-kv] [no-put] [no-delete]
 //	    [progress-notify] [fragment] [id=N] [on=STREAM]
-//	expect NAME [unordered]          the next lines of a watch; waits for them
+//	expect NAME [unordered]          the next lines of a watch; waits for them.
+//	                                 unordered: shards without an order mix them
 //	quiet NAME                       nothing arrives on the watch
 //	cancel NAME                      cancels it; "canceled" arrives on it
 //	cancel-id STREAM N               cancels by number, whoever has it
@@ -61,6 +62,10 @@
 //
 //	differs "shards have their own revisions"
 //	> error FailedPrecondition like "sharder: *"
+//
+// "differs apart" is for shards without an order alone: with one they answer as etcd.
+// "apart" with a reason, in the first lines, says that even then the revisions are not
+// those of one etcd.
 //
 // "like" compares with * as in file names. Between "single-shard" and "any-shard"
 // a file promises to touch one shard only, and revisions are compared there too,

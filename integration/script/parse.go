@@ -11,7 +11,8 @@ import (
 type Script struct {
 	Name       string
 	Statements []*Statement
-	OneShard   bool // not to be run against several shards
+	OneShard   bool   // not to be run against several shards
+	Apart      string // why revisions are not compared on several shards with one order
 }
 
 // Statement is one command with what the file says about its reply.
@@ -26,7 +27,9 @@ type Statement struct {
 	// answer; empty if they don't.
 	Differs       string
 	DiffersExpect []Line
+	DiffersApart  bool // only shards without an order answer otherwise
 	SingleShard   bool // revisions are compared on several shards too
+	Apart         bool // the script's revisions are apart
 }
 
 // Indented is a line below a statement.
@@ -84,6 +87,12 @@ func (p *parser) line(number int, text string) error {
 		}
 		p.script.OneShard = true
 		return nil
+	case "apart":
+		if len(words) != 2 {
+			return fmt.Errorf("apart takes one quoted reason")
+		}
+		p.script.Apart = words[1].Text
+		return nil
 	case "single-shard", "any-shard":
 		p.single = words[0].Text == "single-shard"
 		return nil
@@ -98,7 +107,7 @@ func (p *parser) statement(number int, text string, words []Word) error {
 	if commands[words[0].Text] == nil {
 		return fmt.Errorf("no command %q", words[0].Text)
 	}
-	p.last = &Statement{Line: number, Text: text, Words: words, SingleShard: p.single}
+	p.last = &Statement{Line: number, Text: text, Words: words, SingleShard: p.single, Apart: p.script.Apart != ""}
 	if parts := strings.SplitN(text, " ", 3); len(parts) == 3 {
 		p.last.Rest = parts[2]
 	}
@@ -143,14 +152,23 @@ func (p *parser) expectation(text string) error {
 
 // differs says that several shards answer the statement above otherwise.
 func (p *parser) differs(words []Word) error {
+	apart := len(words) == 3 && words[1].Text == "apart" && !words[1].Quoted
+	if apart {
+		words = words[1:]
+	}
 	switch {
 	case p.last == nil || p.last.Expect == nil:
 		return fmt.Errorf("differs follows an expectation")
-	case len(words) != 2 || words[1].Text == "":
+	case len(words) != 2 || words[1].Text == "" || !words[1].Quoted:
 		return fmt.Errorf("differs takes one quoted reason")
 	case p.last.Differs != "":
 		return fmt.Errorf("differs twice")
 	}
-	p.last.Differs = words[1].Text
+	p.last.Differs, p.last.DiffersApart = words[1].Text, apart
 	return nil
+}
+
+// differsOn tells whether a server is meant to answer otherwise than etcd.
+func (st *Statement) differsOn(shape Shape) bool {
+	return st.Differs != "" && (shape == ManyShards || shape == Ordered && !st.DiffersApart)
 }

@@ -100,6 +100,8 @@ func TestTheParserNamesFileAndLine(t *testing.T) {
 		{"get a\n  if x\n", "inline:2: an indented line belongs to a txn"},
 		{"put a 1\ndiffers \"x\"\n", "inline:2: differs follows an expectation"},
 		{"put a 1\n> ok\ndiffers\n", "inline:3: differs takes one quoted reason"},
+		{"put a 1\n> ok\ndiffers apart\n", "inline:3: differs takes one quoted reason"},
+		{"apart\n", "inline:1: apart takes one quoted reason"},
 		{"put \"a 1\n", "inline:1: quote not closed: \"a 1"},
 		{"shapes many\n", "inline:1: shapes takes the word one"},
 		{"put a 1\n>\n", "inline:2: an empty expectation"},
@@ -162,6 +164,8 @@ func TestCompareKnowsWhatEachShapeMayDo(t *testing.T) {
 		{"many shards, other revisions", replies(9, 30, 31), ManyShards, 0},
 		{"many shards, a gap on one of them", replies(2, 30, 32), ManyShards, 1},
 		{"many shards, not finished", replies(2), ManyShards, 1},
+		{"one order, the same", replies(2, 3, 4), Ordered, 0},
+		{"one order, a gap", replies(2, 4, 5), Ordered, 2},
 	} {
 		if wrong := Compare(s, etcd, c.other, c.shape); len(wrong) != c.wrong {
 			t.Errorf("%s: %d differences, want %d: %v", c.name, len(wrong), c.wrong, wrong)
@@ -171,5 +175,39 @@ func TestCompareKnowsWhatEachShapeMayDo(t *testing.T) {
 	other.Replies[0][0].Words[0].Text = "not ok"
 	if wrong := Compare(s, etcd, other, ManyShards); len(wrong) != 1 {
 		t.Errorf("a word that differs: %v", wrong)
+	}
+}
+
+func TestWhatDiffersApartIsAnsweredAsByEtcdUnderOneOrder(t *testing.T) {
+	s, err := Parse("inline", "get a rev=$x\n> count 0\ndiffers apart \"no order\"\n> error\nput a 1\n> ok\ndiffers \"never\"\n> error\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range map[int][2]bool{0: {true, false}, 1: {true, true}} {
+		st := s.Statements[i]
+		if got := [2]bool{st.differsOn(ManyShards), st.differsOn(Ordered)}; got != want || st.differsOn(OneShard) {
+			t.Errorf("statement %d: %v", i, got)
+		}
+	}
+}
+
+// A delete over shards is done in pieces where it must be, with one reply.
+func TestADeleteInPiecesRepliesAsOne(t *testing.T) {
+	s, err := Parse("inline", "put a 1\nput b 2\nput c 3\ndel a c prev-kv\n> deleted 2\n> prev a 1\n> prev b 2\nput d 1\n> ok rev=$d\nget \"\" from-key\n> c 3\n> d 1\n> count 2\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := etcdtest.Start(t)
+	server := Server{Name: "etcd", Endpoint: e.Endpoint, Spans: func(_, end []byte) bool { return len(end) > 0 }}
+	r, err := Execute(s, server)
+	if err != nil || len(r.Wrong) > 0 {
+		t.Fatal(err, r)
+	}
+	if rev := firstRev(r.Replies[4]); rev != 7 {
+		t.Errorf("three puts and two deletes, then revision %d", rev)
+	}
+	server.Shape = Ordered // etcd deletes where sharder must refuse: an error of the script
+	if _, err := Execute(s, server); err == nil || !strings.Contains(err.Error(), "was not refused") {
+		t.Fatal(err)
 	}
 }

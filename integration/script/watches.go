@@ -52,8 +52,12 @@ func (c *call) stream() *stream {
 	return s
 }
 
-// isUnordered tells whether the lines of a statement may come in any order.
-func (st *Statement) isUnordered() bool {
+// sortedOn tells whether the lines of a statement may come in any order on a server, and
+// are sorted.
+func (st *Statement) sortedOn(shape Shape) bool {
+	if shape != ManyShards && !(shape == Ordered && st.Apart) {
+		return false
+	}
 	if st.Words[0].Text != "expect" {
 		return false
 	}
@@ -67,13 +71,13 @@ func (st *Statement) isUnordered() bool {
 
 func doExpect(c *call) []Line {
 	w := c.watch()
-	unordered := c.args.flag("unordered")
+	c.args.flag("unordered")
 	c.args.done()
 	if c.want == 0 {
 		fail("expect without lines; nothing is quiet")
 	}
 	lines := w.in.take(c.want, callBound)
-	if unordered {
+	if c.st.sortedOn(c.env.shape) {
 		lines = sorted(lines)
 	}
 	return lines
