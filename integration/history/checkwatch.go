@@ -59,7 +59,7 @@ func (c *watchChecker) segment(s *Segment) {
 			if start == 0 {
 				start = r.Header.Revision + 1
 			}
-			c.ahead = c.selected(start)
+			c.ahead = c.t.Selected(c.w.Request, start)
 		case i == 0:
 			c.fail(Reliable, s, "it began with %v", r)
 			return
@@ -73,21 +73,6 @@ func (c *watchChecker) segment(s *Segment) {
 			}
 		}
 	}
-}
-
-// selected is the events from a revision on that the watch is to bring.
-func (c *watchChecker) selected(start int64) (out []*mvccpb.Event) {
-	for _, ev := range c.t.all {
-		skip := ev.Kv.ModRevision < start || !inRange(string(ev.Kv.Key), c.w.Request.Key, c.w.Request.RangeEnd)
-		for _, f := range c.w.Request.Filters {
-			skip = skip || f == pb.WatchCreateRequest_NOPUT && ev.Type == mvccpb.Event_PUT
-			skip = skip || f == pb.WatchCreateRequest_NODELETE && ev.Type == mvccpb.Event_DELETE
-		}
-		if !skip {
-			out = append(out, ev)
-		}
-	}
-	return out
 }
 
 // progress checks a promise that everything up to a revision has been sent.

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
@@ -66,6 +67,21 @@ func (t *Timeline) Last() int64 { return t.last }
 
 // Events are those of one revision.
 func (t *Timeline) Events(rev int64) []*mvccpb.Event { return t.byRev[rev] }
+
+// Selected is the events from a revision on that a watch is to bring.
+func (t *Timeline) Selected(w *pb.WatchCreateRequest, start int64) (out []*mvccpb.Event) {
+	for _, ev := range t.all {
+		skip := ev.Kv.ModRevision < start || !inRange(string(ev.Kv.Key), w.Key, w.RangeEnd)
+		for _, f := range w.Filters {
+			skip = skip || f == pb.WatchCreateRequest_NOPUT && ev.Type == mvccpb.Event_PUT
+			skip = skip || f == pb.WatchCreateRequest_NODELETE && ev.Type == mvccpb.Event_DELETE
+		}
+		if !skip {
+			out = append(out, ev)
+		}
+	}
+	return out
+}
 
 // at is the keys as they were at a revision.
 func (t *Timeline) at(rev int64) view { return moment{t, rev} }

@@ -6,9 +6,12 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -43,7 +46,7 @@ type ClientOptions struct {
 	Patience time.Duration // how long a request may take before its outcome is unknown
 	Seed     uint64
 	Ops      int  // of each client, 0 is until they are stopped
-	OneKey   bool // all on few keys: for histories that are searched
+	Few      bool // fewer keys: for histories that are searched
 }
 
 // StartClients starts clients that take a server at random for each request.
@@ -145,7 +148,7 @@ func (c *client) request() proto.Message {
 // keys are those of a shard, or the spread ones.
 func (c *client) keys() []string {
 	few := 6
-	if c.options.OneKey {
+	if c.options.Few {
 		few = 4
 	}
 	prefix := []string{"a", "j", "z", "/h/"}[c.rand.IntN(4)]
@@ -216,4 +219,21 @@ func putOp(key, value []byte) *pb.RequestOp {
 
 func rangeOp(key, end []byte) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key, RangeEnd: end}}}
+}
+
+// Dial connects to a server that may come and go: it is tried again soon. The connection
+// is closed with the test.
+func Dial(t testing.TB, name, endpoint string) Server {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+endpoint,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return Server{Name: name, Conn: conn}
 }
