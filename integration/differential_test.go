@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,25 @@ import (
 
 // steps is how many random requests each differential test makes.
 const steps = 1500
+
+// seeds are those of a test with fixed ones: 1 to SHARDER_SEEDS, or to n; with
+// SHARDER_SEED that one alone, to repeat a run that failed.
+func seeds(t *testing.T, n uint64) (all []uint64) {
+	t.Helper()
+	if text := os.Getenv("SHARDER_SEEDS"); text != "" {
+		var err error
+		if n, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Getenv("SHARDER_SEED") != "" {
+		return []uint64{seed(t)}
+	}
+	for i := range n {
+		all = append(all, i+1)
+	}
+	return all
+}
 
 // seed is random, or SHARDER_SEED, to repeat a run that failed.
 func seed(t *testing.T) uint64 {
@@ -40,33 +60,47 @@ func seed(t *testing.T) uint64 {
 func TestRandomRequestsAreAnsweredAsByOneEtcdByOneShard(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.Single())
-	differ(t, s.Endpoint, script.OneShard)
+	differ(t, seed(t), script.OneShard, s.Endpoint)
 }
 
 func TestRandomRequestsAreAnsweredAsByOneEtcdByThreeShards(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.Three())
-	differ(t, s.Endpoint, script.ManyShards)
+	differ(t, seed(t), script.ManyShards, s.Endpoint)
 }
 
-// pair is the two servers that get the same requests.
+// pair is the two servers that get the same requests: an etcd, and sharder, of which
+// there may be several processes.
 type pair struct {
-	t     *testing.T
-	shape script.Shape
-	gen   *generator
-	conns [2]pb.KVClient // etcd, sharder
-	lease [2]pb.LeaseClient
+	t       *testing.T
+	shape   script.Shape
+	gen     *generator
+	etcd    *grpc.ClientConn
+	sharder []*grpc.ClientConn
+}
+
+// newPair connects to both.
+func newPair(t *testing.T, seed uint64, shape script.Shape, endpoints ...string) *pair {
+	t.Helper()
+	p := &pair{t: t, shape: shape, etcd: etcdtest.Start(t).Conn()}
+	p.gen = &generator{rand: rand.New(rand.NewPCG(seed, 0)), many: shape != script.OneShard, apart: shape == script.ManyShards}
+	for _, e := range endpoints {
+		p.sharder = append(p.sharder, etcdtest.Conn(t, e))
+	}
+	return p
+}
+
+// conns are where the next request goes: the etcd, and any of the sharders.
+func (p *pair) conns() [2]*grpc.ClientConn {
+	return [2]*grpc.ClientConn{p.etcd, one(p.gen, p.sharder)}
 }
 
 // differ makes random requests to a fresh etcd and to sharder, compares each reply,
 // and at the end what watches over everything saw.
-func differ(t *testing.T, endpoint string, shape script.Shape) {
-	n := seed(t)
-	p := &pair{t: t, shape: shape, gen: &generator{rand: rand.New(rand.NewPCG(n, 0)), many: shape == script.ManyShards}}
+func differ(t *testing.T, n uint64, shape script.Shape, endpoint string) {
+	p := newPair(t, n, shape, endpoint)
 	var watches [2]pb.Watch_WatchClient
-	for i, e := range []string{etcdtest.Start(t).Endpoint, endpoint} {
-		conn := etcdtest.Conn(t, e)
-		p.conns[i], p.lease[i] = pb.NewKVClient(conn), pb.NewLeaseClient(conn)
+	for i, conn := range p.conns() {
 		watches[i] = openWatch(t, pb.NewWatchClient(conn))
 	}
 	events := 0
@@ -98,7 +132,8 @@ func (p *pair) leases(name string) (events int) {
 	id, revoke := p.gen.lease(), p.gen.chance(2)
 	ctx := bounded(p.t)
 	var errs [2]error
-	for i, c := range p.lease {
+	for i, conn := range p.conns() {
+		c := pb.NewLeaseClient(conn)
 		if !revoke {
 			_, errs[i] = c.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: 3600})
 			continue
@@ -122,20 +157,34 @@ func (p *pair) same(name string, req proto.Message) proto.Message {
 	p.t.Helper()
 	var replies [2]proto.Message
 	var errs [2]error
-	for i, kv := range p.conns {
+	for i, conn := range p.conns() {
+		kv := pb.NewKVClient(conn)
 		mine := proto.Clone(req)
 		p.resolve(kv, mine)
 		replies[i], errs[i] = send(bounded(p.t), kv, mine)
 	}
-	what := prototext.Format(req)
-	if !p.sameError(name, what, errs) || errs[0] != nil {
+	what := short(req)
+	if !p.sameError(name, what, errs) {
+		p.t.Logf("etcd: %s\nsharder: %s", short(replies[0]), short(replies[1]))
+		return nil
+	}
+	if errs[0] != nil {
 		return nil
 	}
 	a, b := p.normal(replies[0]), p.normal(replies[1])
 	if !proto.Equal(a, b) {
-		p.t.Errorf("%s: %T %s\netcd: %s\nsharder: %s", name, req, what, prototext.Format(a), prototext.Format(b))
+		p.t.Errorf("%s: %T %s\netcd: %s\nsharder: %s", name, req, what, short(a), short(b))
 	}
 	return replies[0]
+}
+
+// short is a message on one line, not all of it if it is long.
+func short(m proto.Message) string {
+	text := prototext.MarshalOptions{}.Format(m)
+	if len(text) > 2000 {
+		text = text[:2000] + "…"
+	}
+	return text
 }
 
 // sameError tells whether two errors are the same to a client.
@@ -167,6 +216,8 @@ func send(ctx context.Context, kv pb.KVClient, req proto.Message) (proto.Message
 		return kv.DeleteRange(ctx, r)
 	case *pb.TxnRequest:
 		return kv.Txn(ctx, r)
+	case *pb.CompactionRequest:
+		return kv.Compact(ctx, r)
 	}
 	panic("no such request")
 }
@@ -175,7 +226,7 @@ func send(ctx context.Context, kv pb.KVClient, req proto.Message) (proto.Message
 // as distances from the key's own, into those of a server.
 func (p *pair) resolve(kv pb.KVClient, req proto.Message) {
 	txn, ok := req.(*pb.TxnRequest)
-	if !ok {
+	if !ok || p.shape == script.Ordered { // there they are the same on both, and known
 		return
 	}
 	for _, c := range txn.Compare {

@@ -13,8 +13,9 @@ import (
 // shape can do: a transaction keeps to one shard, and nothing depends on revisions
 // of several.
 type generator struct {
-	rand *rand.Rand
-	many bool
+	rand  *rand.Rand
+	many  bool // several shards: what writes stays on one of them
+	apart bool // each shard has its own revisions
 }
 
 // Keys by shard of harness.Three; the spread ones are nobody's alone.
@@ -40,7 +41,7 @@ func (g *generator) request() proto.Message {
 	case n < 4:
 		return g.put(all)
 	case n < 7:
-		return g.get(all, append(borders, all...), !g.many)
+		return g.get(all, append(borders, all...), !g.apart)
 	case n < 8:
 		return g.del(all, append(borders, all...))
 	default:
@@ -166,7 +167,7 @@ func (g *generator) op(keys []string, depth int) *pb.RequestOp {
 	case n < 5:
 		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: g.put(keys)}}
 	case n < 8:
-		r := g.get(keys, keys, !g.many)
+		r := g.get(keys, keys, !g.apart)
 		r.Key = []byte(one(g, keys))
 		r.RangeEnd = g.within(keys, r.Key)
 		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: r}}

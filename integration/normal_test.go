@@ -26,6 +26,8 @@ func (p *pair) normal(reply proto.Message) proto.Message {
 		n.del(r)
 	case *pb.TxnResponse:
 		n.txn(r)
+	case *pb.CompactionResponse:
+		n.header(r.Header)
 	}
 	return reply
 }

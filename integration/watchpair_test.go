@@ -1,0 +1,364 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/sharder/sharder/integration/history"
+)
+
+// watchPair has the same watches on an etcd and on sharders: a stream to each sharder,
+// and one to the etcd for each of those.
+type watchPair struct {
+	t       *testing.T
+	gen     *revGenerator
+	etcd    *grpc.ClientConn
+	sharder []*grpc.ClientConn
+	streams [][2]*watchStream // by sharder: etcd's, sharder's
+	truth   *watchStream      // everything, as etcd tells it
+	live    []*twin
+	ended   []*twin
+}
+
+// twin is one watch on both.
+type twin struct {
+	stream  int
+	id      int64
+	request *pb.WatchCreateRequest
+	behind  int64 // the revision behind which it starts
+	watches [2]*history.Watch
+}
+
+func newWatchPair(t *testing.T, etcd *grpc.ClientConn, sharder []*grpc.ClientConn, gen *revGenerator) *watchPair {
+	p := &watchPair{t: t, gen: gen, etcd: etcd, sharder: sharder, truth: openStream(t, etcd)}
+	p.truth.create(&pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: 1})
+	for _, conn := range sharder {
+		p.streams = append(p.streams, [2]*watchStream{openStream(t, etcd), openStream(t, conn)})
+	}
+	return p
+}
+
+// request is a watch of any kind.
+func (p *watchPair) request() *pb.WatchCreateRequest {
+	g := p.gen
+	c := &pb.WatchCreateRequest{PrevKv: g.chance(2), Fragment: g.chance(4), ProgressNotify: g.chance(4)}
+	c.Key, c.RangeEnd = g.bounds(g.all(), append(borders, g.all()...))
+	switch g.rand.IntN(4) {
+	case 0:
+		c.StartRevision = g.revision()
+	case 1:
+		c.StartRevision = g.compacted + 1 + g.rand.Int64N(g.head-g.compacted+1)
+	}
+	if c.StartRevision == g.compacted {
+		c.PrevKv = false // the version before may have gone, or not yet
+	}
+	if c.StartRevision > g.head+100 {
+		c.StartRevision = g.head + 7 // one that never starts silences etcd's progress
+	}
+	if g.chance(5) {
+		c.WatchId = 1 + g.rand.Int64N(6)
+	}
+	for f := range int32(2) {
+		if g.chance(6) {
+			c.Filters = append(c.Filters, pb.WatchCreateRequest_FilterType(f))
+		}
+	}
+	return c
+}
+
+// create asks both for the same watch and compares the answers, headers included. The
+// sharder has heard of everything by then: a read makes sure.
+func (p *watchPair) create(name string) {
+	p.t.Helper()
+	k := p.gen.rand.IntN(len(p.streams))
+	if _, err := pb.NewKVClient(p.sharder[k]).Range(bounded(p.t), &pb.RangeRequest{Key: []byte("a"), CountOnly: true}); err != nil {
+		p.t.Fatal(err)
+	}
+	c := p.request()
+	var created [2]*pb.WatchResponse
+	for i, s := range p.streams[k] {
+		created[i] = s.create(proto.CloneOf(c))
+	}
+	a, b := plain(created[0]), plain(created[1])
+	if !proto.Equal(a, b) {
+		p.t.Errorf("%s: watch %v\netcd: %v\nsharder: %v", name, c, a, b)
+		return
+	}
+	if a.Canceled {
+		return
+	}
+	w := &twin{stream: k, id: a.WatchId, request: c, behind: a.Header.Revision}
+	if c.StartRevision > 0 {
+		w.behind = c.StartRevision - 1
+	}
+	for i, s := range p.streams[k] {
+		w.watches[i] = s.watch(a.WatchId)
+	}
+	if p.gen.compacted > 0 && w.behind+1 < p.gen.compacted {
+		p.compacted(name, w)
+		return
+	}
+	p.live = append(p.live, w)
+}
+
+// compacted compares how both end a watch of what is no more. etcd keeps its id, and
+// silence, until it is cancelled.
+func (p *watchPair) compacted(name string, w *twin) {
+	p.t.Helper()
+	var ends [2]*pb.WatchResponse
+	for i, s := range p.streams[w.stream] {
+		ends[i] = plain(s.end(w.id))
+	}
+	if !proto.Equal(ends[0], ends[1]) {
+		p.t.Errorf("%s: end of watch %v\netcd: %v\nsharder: %v", name, w.request, ends[0], ends[1])
+	}
+	for _, s := range p.streams[w.stream] {
+		s.cancel(w.id)
+	}
+	p.streams[w.stream][0].end(w.id)
+	for _, s := range p.streams[w.stream] {
+		s.forget(w.id)
+	}
+}
+
+// cancel ends a watch on both, when both have all there is.
+func (p *watchPair) cancel(name string) {
+	p.t.Helper()
+	if len(p.live) == 0 {
+		return
+	}
+	p.settle(name)
+	n := p.gen.rand.IntN(len(p.live))
+	w := p.live[n]
+	p.live = slices.Delete(p.live, n, n+1)
+	var ends [2]*pb.WatchResponse
+	for i, s := range p.streams[w.stream] {
+		s.cancel(w.id)
+		ends[i] = s.end(w.id)
+		s.forget(w.id)
+	}
+	// The header of this answer is zero or the head, as it comes; see etcd's sendLoop.
+	ends[0].Header, ends[1].Header = nil, nil
+	if !proto.Equal(ends[0], ends[1]) {
+		p.t.Errorf("%s: cancelled watch %v\netcd: %v\nsharder: %v", name, w.request, ends[0], ends[1])
+	}
+	p.ended = append(p.ended, w)
+}
+
+// askProgress asks for progress on a stream of both; the answers come when they can.
+func (p *watchPair) askProgress() {
+	for _, s := range one(p.gen.generator, p.streams) {
+		s.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
+	}
+}
+
+// settle waits until every watch has all there is for it.
+func (p *watchPair) settle(name string) {
+	p.t.Helper()
+	head := p.head()
+	truth := p.truth.watch(0)
+	waitUntil(p.t, name+": etcd tells everything", func() bool { return p.truth.last(0) >= head || head == 1 })
+	timeline := p.timeline(truth)
+	for _, w := range p.live {
+		want := len(timeline.Selected(w.request, w.behind+1))
+		for i, s := range p.streams[w.stream] {
+			waitUntil(p.t, fmt.Sprintf("%s: watch %d (%v) on %s has %d events", name, w.id, w.request, []string{"etcd", "sharder"}[i], want), func() bool { return s.events(w.id) >= want })
+		}
+	}
+}
+
+// head is the revision of the etcd.
+func (p *watchPair) head() int64 {
+	p.t.Helper()
+	res, err := pb.NewKVClient(p.etcd).Range(bounded(p.t), &pb.RangeRequest{Key: []byte("a"), CountOnly: true})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return res.Header.Revision
+}
+
+func (p *watchPair) timeline(truth *history.Watch) *history.Timeline {
+	p.truth.mu.Lock()
+	defer p.truth.mu.Unlock()
+	timeline, wrong := history.NewTimeline(truth.Events())
+	if len(wrong) > 0 {
+		p.t.Fatal(wrong)
+	}
+	return timeline
+}
+
+// compare holds what all watches saw against what etcd tells, and against each other.
+func (p *watchPair) compare() {
+	p.t.Helper()
+	timeline := p.timeline(p.truth.watch(0))
+	for _, w := range append(p.ended, p.live...) {
+		var seen [2][]*mvccpb.Event
+		for i, s := range p.streams[w.stream] {
+			s.mu.Lock()
+			for _, v := range history.CheckWatch(w.watches[i], timeline, false) {
+				p.t.Errorf("%s: watch %d %v: %v", []string{"etcd", "sharder"}[i], w.id, w.request, v)
+			}
+			seen[i] = w.watches[i].Events()
+			s.mu.Unlock()
+		}
+		if !slices.EqualFunc(seen[0], seen[1], func(a, b *mvccpb.Event) bool { return proto.Equal(a, b) }) {
+			p.t.Errorf("watch %v\netcd: %v\nsharder: %v", w.request, seen[0], seen[1])
+		}
+	}
+	p.t.Logf("%d watches, %d events", len(p.ended)+len(p.live), timeline.Last())
+}
+
+// plain is a response without who sent it.
+func plain(r *pb.WatchResponse) *pb.WatchResponse {
+	r = proto.CloneOf(r)
+	normalizer{revisions: true}.header(r.Header)
+	return r
+}
+
+// watchStream is one Watch call, and what came on it by watch.
+type watchStream struct {
+	t         *testing.T
+	client    pb.Watch_WatchClient
+	cancelAll context.CancelFunc
+	wg        sync.WaitGroup
+
+	mu      sync.Mutex
+	watches map[int64]*history.Watch
+	ends    map[int64]*pb.WatchResponse
+	answers []*pb.WatchResponse // to create requests
+}
+
+func openStream(t *testing.T, conn *grpc.ClientConn) *watchStream {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	client, err := pb.NewWatchClient(conn).Watch(ctx)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	s := &watchStream{t: t, client: client, cancelAll: cancel, watches: map[int64]*history.Watch{}, ends: map[int64]*pb.WatchResponse{}}
+	s.wg.Go(s.read)
+	t.Cleanup(func() { cancel(); s.wg.Wait() })
+	return s
+}
+
+// read sorts what comes until the stream ends.
+func (s *watchStream) read() {
+	for {
+		r, err := s.client.Recv()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.sort(r)
+		s.mu.Unlock()
+	}
+}
+
+// sort puts a response where it belongs.
+func (s *watchStream) sort(r *pb.WatchResponse) {
+	switch {
+	case r.Created:
+		s.answers = append(s.answers, r)
+		if !r.Canceled {
+			s.watches[r.WatchId] = &history.Watch{Name: fmt.Sprint(r.WatchId), Segments: []*history.Segment{{Responses: []*pb.WatchResponse{r}}}}
+		}
+	case r.Canceled:
+		s.ends[r.WatchId] = r
+	case r.WatchId == -1:
+		for _, w := range s.watches {
+			w.Segments[0].Responses = append(w.Segments[0].Responses, r)
+		}
+	case s.watches[r.WatchId] != nil:
+		w := s.watches[r.WatchId]
+		w.Segments[0].Responses = append(w.Segments[0].Responses, r)
+	}
+}
+
+func (s *watchStream) send(r *pb.WatchRequest) {
+	s.t.Helper()
+	if err := s.client.Send(r); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// create asks for a watch and gives the answer.
+func (s *watchStream) create(c *pb.WatchCreateRequest) (answer *pb.WatchResponse) {
+	s.t.Helper()
+	s.mu.Lock()
+	n := len(s.answers)
+	s.mu.Unlock()
+	s.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: c}})
+	waitUntil(s.t, fmt.Sprintf("watch %v is answered", c), func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.answers) == n {
+			return false
+		}
+		answer = s.answers[n]
+		if w := s.watches[answer.WatchId]; !answer.Canceled {
+			w.Request, w.Segments[0].Start = c, max(0, c.StartRevision)
+		}
+		return true
+	})
+	return answer
+}
+
+func (s *watchStream) cancel(id int64) {
+	s.t.Helper()
+	s.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: id}}})
+}
+
+// end waits for the end of a watch, once.
+func (s *watchStream) end(id int64) (r *pb.WatchResponse) {
+	s.t.Helper()
+	waitUntil(s.t, fmt.Sprintf("watch %d ends", id), func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r = s.ends[id]
+		delete(s.ends, id)
+		return r != nil
+	})
+	return r
+}
+
+// forget lets go of a watch: its id may be used again.
+func (s *watchStream) forget(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.watches, id)
+	delete(s.ends, id)
+}
+
+func (s *watchStream) watch(id int64) *history.Watch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watches[id]
+}
+
+// events is how many events a watch has.
+func (s *watchStream) events(id int64) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.watches[id].Events())
+}
+
+// last is the revision of the last event of a watch, 0 if it has none.
+func (s *watchStream) last(id int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events := s.watches[id].Events()
+	if len(events) == 0 {
+		return 0
+	}
+	return events[len(events)-1].Kv.ModRevision
+}
