@@ -172,6 +172,27 @@ func TestStatusSpeaksForAllShards(t *testing.T) {
 	})
 }
 
+func TestAlarmsAreThoseOfAllShards(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	r := start(t, underOrder(order, a, b))
+	c := r.client()
+	putAt(t, c, "k")
+	if l, err := c.AlarmList(t.Context()); err != nil || len(l.Alarms) != 0 {
+		t.Fatal(l, err)
+	}
+	full := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(b.Server().Server.MemberID()), Alarm: pb.AlarmType_NOSPACE}
+	if _, err := pb.NewMaintenanceClient(b.Conn()).Alarm(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := c.AlarmList(t.Context()); err != nil || len(l.Alarms) != 1 || l.Alarms[0].Alarm != pb.AlarmType_NOSPACE {
+		t.Fatal(l, err)
+	}
+	if _, err := pb.NewMaintenanceClient(etcdtest.Conn(t, r.endpoint)).Alarm(t.Context(), full); status.Code(err) != codes.Unimplemented {
+		t.Fatalf("an alarm raised through sharder: %v", err)
+	}
+}
+
 func TestWhatOneOrderDoesNotServeSaysWhatToUse(t *testing.T) {
 	t.Parallel()
 	order, a, b := clusters(t)

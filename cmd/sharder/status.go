@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/order"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -26,8 +27,8 @@ const (
 )
 
 // statusTeller serves the services that are not in chains.go for shards with one order:
-// Maintenance.Status as one etcd would answer it, and a refusal with a reason of all
-// others. Its handle may be called from any goroutine.
+// Maintenance.Status and the list of alarms as one etcd would answer them, and a refusal
+// with a reason of all others. Its handle may be called from any goroutine.
 type statusTeller struct {
 	shards []*stages.Shard
 	order  *order.Order
@@ -46,18 +47,51 @@ func newStatusTeller(shards []*stages.Shard, o *order.Order) *statusTeller {
 
 // handle is a grpc.StreamHandler for services that are not registered.
 func (t *statusTeller) handle(_ any, stream grpc.ServerStream) error {
-	method, _ := grpc.MethodFromServerStream(stream)
-	if method != pb.Maintenance_Status_FullMethodName {
+	switch method, _ := grpc.MethodFromServerStream(stream); method {
+	case pb.Maintenance_Status_FullMethodName:
+		return answerOne(stream, &pb.StatusRequest{}, t.status)
+	case pb.Maintenance_Alarm_FullMethodName:
+		return answerOne(stream, &pb.AlarmRequest{}, t.alarms)
+	default:
 		return refuseOrdered(method)
 	}
-	if err := stream.RecvMsg(&pb.StatusRequest{}); err != nil {
+}
+
+// answerOne serves one unary call that came as a stream.
+func answerOne[I, O any](stream grpc.ServerStream, req I, serve func(context.Context, I) (O, error)) error {
+	if err := stream.RecvMsg(req); err != nil {
 		return err
 	}
-	resp, err := t.status(stream.Context())
+	resp, err := serve(stream.Context(), req)
 	if err != nil {
 		return stages.ErrorStatus(err)
 	}
 	return stream.SendMsg(resp)
+}
+
+// alarms lists the alarms of all shards. To raise or to take back one is for the shard
+// in question: that depends on which it is.
+func (t *statusTeller) alarms(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	if r.Action != pb.AlarmRequest_GET {
+		return nil, refuseOrdered(pb.Maintenance_Alarm_FullMethodName)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	answers, err := pipeline.Scatter(func(ctx context.Context, s *stages.Shard) (*pb.AlarmResponse, error) {
+		resp, err := pb.NewMaintenanceClient(s.Conn).Alarm(ctx, r)
+		if err != nil {
+			return nil, &stages.ShardError{Shard: s, Err: err}
+		}
+		return resp, nil
+	})(ctx, t.shards)
+	if err != nil {
+		return nil, err
+	}
+	sum := &pb.AlarmResponse{Header: t.order.Header(t.order.Replayed().Revision)}
+	for _, a := range answers {
+		sum.Alarms = append(sum.Alarms, a.Alarms...)
+	}
+	return sum, nil
 }
 
 // refuseOrdered says why a method is not served, and what to use.
@@ -73,7 +107,7 @@ func refuseOrdered(method string) error {
 }
 
 // status is the answer of one etcd that all shards are.
-func (t *statusTeller) status(ctx context.Context) (*pb.StatusResponse, error) {
+func (t *statusTeller) status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
 	select {
 	case <-t.turn:
 		defer func() { t.turn <- struct{}{} }()

@@ -30,6 +30,7 @@ var rules = []struct {
 		"conf imports zap":                 `conf/a.go: package conf` + "\n" + `import _ "go.uber.org/zap"`,
 		"conf imports stages":              `conf/a.go: package conf` + "\n" + `import _ "github.com/sharder/sharder/stages"`,
 		"cmd imports a test server":        `cmd/sharder/a.go: package main` + "\n" + `import _ "github.com/sharder/sharder/integration/etcdtest"`,
+		"the importer imports stages":      `importer/a.go: package importer` + "\n" + `import _ "github.com/sharder/sharder/stages"`,
 		"a package that nobody knows":      `novel/a.go: package novel`,
 		"a name that only begins the same": `conf/a.go: package conf` + "\n" + `import _ "github.com/BurntSushi/toml-like"`,
 	}},

@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,19 +9,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
-
-// txnOf is a Txn that puts k with one lease if nothing is there, else with another.
-func txnOf(put, other int64) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
-		Compare: []*pb.Compare{absent([]byte("nothing"))},
-		Success: []*pb.RequestOp{opPut([]byte("k"), nil, put)},
-		Failure: []*pb.RequestOp{opPut([]byte("k"), nil, other)},
-	}}}
-}
 
 func TestNobodyCallsALeaseGoneBeforeItsKeysAreGoneAndCovered(t *testing.T) {
 	hold := func(s *sharder, what string) {
@@ -248,138 +237,4 @@ func TestEveryAnswerHasTheHeaderOfTheOrder(t *testing.T) {
 		revoked, err := s.Revoke(t.Context(), &pb.LeaseRevokeRequest{ID: id})
 		check(fmt.Sprint("revocation of ", id), true, revoked.GetHeader(), err)
 	}
-}
-
-func TestWithoutTheOrderClusterLeasesAreRefusedAndPutsAreNotHeldUp(t *testing.T) {
-	for _, how := range []string{"down", "frozen"} {
-		t.Run(how, func(t *testing.T) {
-			w := newWorldApart(t)
-			s := w.recovered(func(o *Options) { o.Timeout, o.Patience = 300*time.Millisecond, 300*time.Millisecond })
-			c := serve(t, s)
-			id := s.mustGrant(7, 600)
-			s.mustPut("b", "k", id)
-			switch how {
-			case "down":
-				w.etcds[apart].Stop()
-			case "frozen":
-				hold := make(chan struct{})
-				defer close(hold)
-				s.taps[apart].set(func(p *tap) { p.frozen, p.hold = true, hold })
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			_, err := c.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 600})
-			wantCode(t, err, codes.Unavailable, "sharder: order cluster")
-			_, err = c.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
-			wantCode(t, err, codes.Unavailable, "sharder: order cluster")
-			_, err = c.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id})
-			wantCode(t, err, codes.Unavailable, "sharder: order cluster")
-			for _, id := range []int64{id, 4711} {
-				_, err = renew(keepAlive(t, c), id)
-				wantCode(t, err, codes.Unavailable, "sharder: order cluster")
-			}
-			for _, lease := range []int64{0, id} {
-				if err := s.attachOnly("b", "k2", lease); err != nil {
-					t.Fatal(err)
-				}
-			}
-			wantCode(t, s.attachOnly("c", "k", id), codes.Unavailable, "can't be attached to shard c: order cluster")
-		})
-	}
-}
-
-func TestTheOrderClusterGoesAwayInTheMiddleOfAnExpiry(t *testing.T) {
-	w := newWorldApart(t)
-	var sharders []*sharder
-	middle, gone := make(chan struct{}, 8), make(chan struct{})
-	for range 2 {
-		s, stop := w.running(func(o *Options) { o.Timeout = time.Second })
-		defer stop()
-		sharders = append(sharders, s)
-	}
-	id := sharders[0].mustGrant(7, 1)
-	for _, n := range w.names {
-		sharders[0].mustPut(n, "k", id)
-	}
-	for _, s := range sharders {
-		s.taps["b"].set(func(p *tap) {
-			p.meddle = func(m string, call, _ func() error) error {
-				if m == pb.Lease_LeaseRevoke_FullMethodName {
-					select {
-					case middle <- struct{}{}:
-					default:
-					}
-					<-gone
-				}
-				return call()
-			}
-		})
-	}
-	<-middle
-	w.etcds[apart].Stop()
-	close(gone)
-	eventually(t, 20*time.Second, func() string { return keysText(w.clientKeysOn("b")) })
-	for _, s := range sharders {
-		_, err := s.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: id})
-		wantCode(t, stages.ErrorStatus(err), codes.Unavailable, "sharder: order cluster")
-	}
-	w.etcds[apart].Restart()
-	eventually(t, 30*time.Second, w.left)
-	for _, s := range sharders {
-		w.wantGone(s, id)
-	}
-}
-
-func TestAWrongWordOfHomesClockEndsNoLease(t *testing.T) {
-	inBoth(t, func(t *testing.T, w *world) {
-		s := w.recovered()
-		id := s.mustGrant(7, 600)
-		s.mustPut("b", "k", id)
-		// A member that was leader, say, and knows nothing of the lease yet.
-		s.taps[w.home].set(func(p *tap) { p.lie = 2 })
-		if r, err := renew(keepAlive(t, serve(t, s)), id); err != nil || r.TTL != 600 {
-			t.Fatalf("%v, %v", r, err)
-		}
-		if err := s.revoke(id); err != nil {
-			t.Fatal(err)
-		}
-		w.recovered()
-		s.taps[w.home].set(func(p *tap) {
-			if p.stale > 0 {
-				t.Errorf("%d serializable reads of records", p.stale)
-			}
-		})
-		if n := s.taps[w.home].count(pb.Lease_LeaseTimeToLive_FullMethodName); w.isApart() && n > 0 {
-			t.Errorf("home's clock was asked %d times whether a lease exists", n)
-		}
-	})
-}
-
-func TestASweepLeavesAloneWhatIsGrantedMeanwhile(t *testing.T) {
-	inBoth(t, func(t *testing.T, w *world) {
-		s, other := w.recovered(), w.recovered()
-		var before, after int64
-		s.taps["b"].once(pb.Lease_LeaseLeases_FullMethodName, func(call func() error) error {
-			before = other.mustGrant(0, 600)
-			other.mustPut("b", "before", before)
-			err := call()
-			after = other.mustGrant(0, 600)
-			other.mustPut("b", "after", after)
-			return err
-		})
-		if err := s.sweep(t.Context(), s.o.Shards); err != nil {
-			t.Fatal(err)
-		}
-		if keys := w.clientKeysOn("b"); !slices.Equal(keys, []string{"after", "before"}) {
-			t.Fatalf("keys %q", keys)
-		}
-		for _, id := range []int64{before, after} {
-			if err := s.revoke(id); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if left := w.left(); left != "" {
-			t.Fatal(left)
-		}
-	})
 }

@@ -153,6 +153,15 @@ func TestALeaseThatDoesNotExistLooksAsInEtcd(t *testing.T) {
 	}
 }
 
+// txnOf is a Txn that puts k with one lease if nothing is there, else with another.
+func txnOf(put, other int64) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
+		Compare: []*pb.Compare{absent([]byte("nothing"))},
+		Success: []*pb.RequestOp{opPut([]byte("k"), nil, put)},
+		Failure: []*pb.RequestOp{opPut([]byte("k"), nil, other)},
+	}}}
+}
+
 func TestADeadLeaseInABranchNotTakenDoesNoHarm(t *testing.T) {
 	inBoth(t, func(t *testing.T, w *world) {
 		s := w.recovered()
@@ -161,20 +170,18 @@ func TestADeadLeaseInABranchNotTakenDoesNoHarm(t *testing.T) {
 			t.Fatal(err)
 		}
 		live := s.mustGrant(0, 600)
-		txn := func(put, other int64) *pb.RequestOp {
-			return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
-				Compare: []*pb.Compare{absent([]byte("nothing"))},
-				Success: []*pb.RequestOp{opPut([]byte("k"), nil, put)},
-				Failure: []*pb.RequestOp{opPut([]byte("k"), nil, other)},
-			}}}
-		}
 		for _, n := range []string{"a", "b"} {
 			for _, gone := range []int64{dead, 4711} {
-				if _, err := s.do(n, txn(live, gone)); err != nil {
-					t.Fatalf("shard %s, lease %d in the other branch: %v", n, gone, err)
+				for _, wrap := range []func(*pb.RequestOp) *pb.RequestOp{
+					func(op *pb.RequestOp) *pb.RequestOp { return op },
+					func(op *pb.RequestOp) *pb.RequestOp { return opTxn(nil, opTxn(nil, op)) },
+				} {
+					if _, err := s.do(n, wrap(txnOf(live, gone))); err != nil {
+						t.Fatalf("shard %s, lease %d in the other branch: %v", n, gone, err)
+					}
+					_, err := s.do(n, wrap(txnOf(gone, live)))
+					wantCode(t, err, codes.NotFound, "etcdserver: requested lease not found")
 				}
-				_, err := s.do(n, txn(gone, live))
-				wantCode(t, err, codes.NotFound, "etcdserver: requested lease not found")
 			}
 		}
 	})

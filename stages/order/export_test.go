@@ -1,0 +1,38 @@
+package order
+
+import (
+	"context"
+
+	"github.com/sharder/sharder/stages"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// What tests in front of real etcds look at from outside.
+
+// Runs is how many runs the map has.
+func (o *Order) Runs() int {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.state.runs()
+}
+
+// Swept is the compaction at which the map was swept last.
+func (o *Order) Swept() int64 {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.sweeps.swept
+}
+
+// Sweep sweeps the map now if it is due.
+func (o *Order) Sweep(ctx context.Context) error { return o.sweep(ctx) }
+
+// Save writes a checkpoint now.
+func (o *Order) Save(ctx context.Context) error { return o.save(ctx) }
+
+// Position is how far the log has been replayed.
+func (o *Order) Position() int64 { return o.position() }
+
+// Alive hands over the keys that are alive at a shard's revision.
+func Alive(ctx context.Context, s *stages.Shard, rev int64, each func([]*mvccpb.KeyValue) error) error {
+	return alive(ctx, s, rev, each)
+}
