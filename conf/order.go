@@ -23,7 +23,8 @@ type Order struct {
 	// [OrderName]. Embedded, it keeps its data in [OrderDir].
 	Shard
 	// FirstRevision (first_revision) is the revision of the first write to a new
-	// deployment, at least. Below 2, which a new etcd begins with, it changes nothing.
+	// deployment, at least; what its shards hold already has no lower one either. Below 2,
+	// which a new etcd begins with, it changes nothing.
 	// It has no meaning for a deployment that has begun.
 	FirstRevision int64
 	// AutoCompaction (auto_compaction_mode, auto_compaction_retention) says what

@@ -283,3 +283,32 @@ func TestTheHistoryIsCompactedAsTheFileSays(t *testing.T) {
 		return nil
 	})
 }
+
+// What docs/operations.md says to do when nothing else is left.
+func TestADeploymentBeginsAnewOnItsOldShards(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	toml := underOrder(order, a, b)
+	r := start(t, toml)
+	for _, key := range []string{"a", "z"} {
+		putAt(t, r.client(), key)
+	}
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []*etcdtest.Etcd{order, a, b} {
+		if _, err := e.Client().Delete(t.Context(), "\x00sharder/", clientv3.WithPrefix()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := start(t, strings.Replace(toml, "[shards.a]", "first_revision = 500\n[shards.a]", 1)).client()
+	rev := putAt(t, c, "b")
+	g, err := c.Get(t.Context(), "", clientv3.WithFromKey())
+	if err != nil || len(g.Kvs) != 3 {
+		t.Fatalf("%v, %v", g, err)
+	}
+	// No number that was given out before is given out again, not even to old keys.
+	if a, b, z := g.Kvs[0].ModRevision, g.Kvs[1].ModRevision, g.Kvs[2].ModRevision; a < 500 || z <= a || b <= z || b != rev {
+		t.Errorf("the keys are at revisions %d, %d and %d, the put was at %d", a, b, z, rev)
+	}
+}

@@ -23,6 +23,7 @@ func limits(t *testing.T, ops, bytes uint) (Limits, *etcdtest.Etcd) {
 }
 
 func TestAShardThatIsTooNarrowIsToldWithTheFlagsToSet(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		ops, bytes uint
 		flags      string
@@ -45,6 +46,7 @@ func TestAShardThatIsTooNarrowIsToldWithTheFlagsToSet(t *testing.T) {
 }
 
 func TestAFullShardIsNotTakenForANarrowOne(t *testing.T) {
+	t.Parallel()
 	e := etcdtest.Start(t, func(c *embed.Config) { c.MaxTxnOps, c.MaxRequestBytes = ShardTxnOps, 2<<20 })
 	_, err := pb.NewMaintenanceClient(e.Conn()).Alarm(within(t, 5*time.Second), &pb.AlarmRequest{
 		Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(e.Server().Server.MemberID()), Alarm: pb.AlarmType_NOSPACE,
@@ -58,6 +60,7 @@ func TestAFullShardIsNotTakenForANarrowOne(t *testing.T) {
 }
 
 func TestAShardThatDoesNotAnswerHasNoLimits(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if l, err := CheckLimits(ctx, etcdtest.Start(t).Conn(), 1<<20); err == nil || !l.Enough() {
@@ -66,6 +69,7 @@ func TestAShardThatDoesNotAnswerHasNoLimits(t *testing.T) {
 }
 
 func TestAnEmbeddedShardIsWideEnough(t *testing.T) {
+	t.Parallel()
 	e := start(t, EmbeddedOptions{Name: "a", Dir: t.TempDir(), MaxRequestBytes: 1<<20 + ShardRequestRoom, MaxTxnOps: ShardTxnOps})
 	l, err := CheckLimits(within(t, 10*time.Second), etcdtest.Conn(t, e.Endpoint()), 1<<20)
 	if err != nil || !l.Enough() {
@@ -74,6 +78,7 @@ func TestAnEmbeddedShardIsWideEnough(t *testing.T) {
 }
 
 func TestVersionsWithKnownFaultsAreTooOld(t *testing.T) {
+	t.Parallel()
 	for version, want := range map[string]bool{
 		"3.4.24": true, "3.4.25": false, "3.4.0": true, "3.5.0": true, "3.5.7": true, "3.5.8": false, "3.5.21": false,
 		"3.6.0": false, "3.6.0-rc.1": false, "3.7.1": false, "4.0.0": false, "3.3.27": true, "2.3.8": true,

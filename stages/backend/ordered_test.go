@@ -41,6 +41,7 @@ func ownKeys(t *testing.T, conn grpc.ClientConnInterface) map[string]string {
 }
 
 func TestAShardOfOneOrderGetsAllOfItsKeysInOneRevision(t *testing.T) {
+	t.Parallel()
 	conns := append(twoShards(t), etcdtest.Start(t).Conn())
 	for range 2 { // the second time nothing is written
 		if _, err := Claim(within(t, 10*time.Second), conns, ordered("f00", "a", "b")); err != nil {
@@ -59,6 +60,7 @@ func TestAShardOfOneOrderGetsAllOfItsKeysInOneRevision(t *testing.T) {
 }
 
 func TestAShardWithoutOneOrderGetsNothingButItsStamp(t *testing.T) {
+	t.Parallel()
 	conns := twoShards(t)
 	if _, err := Claim(within(t, 10*time.Second), conns, stamps("r")); err != nil {
 		t.Fatal(err)
@@ -83,6 +85,7 @@ func refusal(t *testing.T, conns []grpc.ClientConnInterface, before, now []Stamp
 }
 
 func TestADeploymentIsRefusedAsAnotherShapeThanItBeganAs(t *testing.T) {
+	t.Parallel()
 	three := func() []grpc.ClientConnInterface { return append(twoShards(t), etcdtest.Start(t).Conn()) }
 	for name, c := range map[string]struct {
 		before, now []Stamp
@@ -119,6 +122,7 @@ func TestADeploymentIsRefusedAsAnotherShapeThanItBeganAs(t *testing.T) {
 }
 
 func TestAShardInTheOrderClustersPlaceIsRefused(t *testing.T) {
+	t.Parallel()
 	conns := append(twoShards(t), etcdtest.Start(t).Conn())
 	if _, err := Claim(within(t, 10*time.Second), conns, ordered("f", "a", "b")); err != nil {
 		t.Fatal(err)
@@ -136,6 +140,7 @@ func TestAShardInTheOrderClustersPlaceIsRefused(t *testing.T) {
 }
 
 func TestASurveySaysWhereAShardStands(t *testing.T) {
+	t.Parallel()
 	e := etcdtest.Start(t)
 	if _, err := Survey(within(t, 5*time.Second), e.Conn(), "a"); err == nil || !strings.Contains(err.Error(), "shard a: it has no stamp") {
 		t.Errorf("a fresh shard: %v", err)

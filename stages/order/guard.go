@@ -15,7 +15,7 @@ import (
 // The keys on a shard by which it refuses writes: the fingerprint of the routes, which is
 // there since the shard was stamped, and the fence of a transaction over several shards.
 const (
-	RoutesKey = "\x00sharder/routes"
+	RoutesKey = stages.RoutesKey
 	fenceKey  = "\x00sharder/fence"
 )
 
