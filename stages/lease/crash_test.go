@@ -72,7 +72,7 @@ func everyStepIn(t *testing.T, base *world, limit time.Duration, f func(s *shard
 			t.Run(fmt.Sprintf("%s call %d", mode, n), func(t *testing.T) {
 				w := *base
 				w.t = t
-				s := w.recovered(func(o *Options) { o.Timeout, o.Patience = 2*time.Second, 2*time.Second })
+				s := w.recovered()
 				c := &crash{n: n, mode: mode}
 				if mode == "very late" {
 					c.mode = "late"

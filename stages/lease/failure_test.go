@@ -79,7 +79,8 @@ func TestAThousandLeasesExpireTogether(t *testing.T) {
 					if err == nil {
 						err = s.put(w.names[i%3], fmt.Sprint(worker, "-", i), r.ID)
 					}
-					if err != nil {
+					// On a machine that is busy with other things, its time may be up.
+					if err != nil && !isLeaseNotFound(err) {
 						t.Error(err)
 						return
 					}

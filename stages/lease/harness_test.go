@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) {
 	// They wait for clocks more than they work.
-	flag.Set("test.parallel", "6")
+	flag.Set("test.parallel", "4")
 	goleak.VerifyTestMain(m)
 }
 

@@ -55,7 +55,7 @@ func TestKeysOnEveryShardVanishWhenTheLeaseExpires(t *testing.T) {
 		two, stopTwo := w.running()
 		defer stopOne()
 		defer stopTwo()
-		id = one.mustGrant(id, 2)
+		id = one.mustGrant(id, 3)
 		one.mustPut("a", "ka", id)
 		one.mustPut("b", "kb", id)
 		two.mustPut("c", "kc", id)

@@ -115,6 +115,7 @@ func (w *world) sharder(change ...func(*Options)) *sharder {
 	if os.Getenv("LEASE_LOG") != "" {
 		o.Logger = slog.Default()
 	}
+	o.Timeout, o.Patience = 20*time.Second, 20*time.Second // for a machine that is busy with other things
 	for _, f := range change {
 		f(&o)
 	}
