@@ -2,7 +2,6 @@ package order
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"github.com/sourcegraph/conc/pool"
@@ -113,7 +112,7 @@ func (o *Order) compactShards(ctx context.Context) {
 			continue
 		}
 		o.opts.Logger.Warn("not every shard could be compacted yet", "revision", goal, "error", err)
-		if sleep(ctx, time.Second+rand.N(time.Second)) != nil {
+		if sleep(ctx, time.Second+o.opts.Random(time.Second)) != nil {
 			return
 		}
 		o.wakeCompactor()

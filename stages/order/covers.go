@@ -2,7 +2,6 @@ package order
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -93,7 +92,7 @@ func (o *Order) Await(ctx context.Context, shard int, rev int64) error {
 		return nil
 	}
 	for {
-		patient, cancel := context.WithTimeout(ctx, o.opts.Patience+rand.N(o.opts.Patience*3/2))
+		patient, cancel := context.WithTimeout(ctx, o.opts.Patience+o.opts.Random(o.opts.Patience*3/2))
 		err := o.until(patient, func(s *state) bool { return s.covered[shard] >= rev })
 		cancel()
 		switch {

@@ -44,6 +44,9 @@ type Options struct {
 	// SweepDelay bounds the random time from a compaction until its sweep: between
 	// SweepDelay and three times that. The first sharder whose time comes does it. 20 s.
 	SweepDelay time.Duration
+	// Random gives a random time below a limit, for the waits that keep sharders from
+	// doing the same thing at once; nil is rand.N. A simulation brings its own.
+	Random func(limit time.Duration) time.Duration
 	// Ready tells why the order cluster can't take an entry at this moment, nil if it
 	// seems to be well. What needs the order is then refused before it touches a shard.
 	// nil is always well.
@@ -68,6 +71,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.SweepRuns <= 0 {
 		o.SweepRuns = 1_000_000
+	}
+	if o.Random == nil {
+		o.Random = rand.N[time.Duration]
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }
@@ -280,7 +286,7 @@ func (o *Order) follow(ctx context.Context) error {
 			pause = minPause
 		}
 		o.opts.Logger.Debug("following the order log", "error", err)
-		if sleep(ctx, pause/2+rand.N(pause)) != nil {
+		if sleep(ctx, pause/2+o.opts.Random(pause)) != nil {
 			return context.Cause(ctx)
 		}
 		pause = min(2*pause, maxPause)

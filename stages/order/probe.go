@@ -3,7 +3,6 @@ package order
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/sourcegraph/conc"
@@ -15,14 +14,14 @@ import (
 // so, on an idle system too: within ProbeInterval and two and a half times Patience,
 // each as far as its shard answers at once.
 func (o *Order) probe(ctx context.Context) {
-	for sleep(ctx, o.opts.ProbeInterval/2+rand.N(o.opts.ProbeInterval/2)) == nil {
+	for sleep(ctx, o.opts.ProbeInterval/2+o.opts.Random(o.opts.ProbeInterval/2)) == nil {
 		heads := make([]int64, len(o.opts.Shards))
 		var wg conc.WaitGroup
 		for i := range o.opts.Shards {
 			wg.Go(func() { heads[i] = o.probeShard(ctx, i) })
 		}
 		wg.Wait()
-		if o.behind(heads) && sleep(ctx, o.opts.Patience+rand.N(o.opts.Patience*3/2)) == nil {
+		if o.behind(heads) && sleep(ctx, o.opts.Patience+o.opts.Random(o.opts.Patience*3/2)) == nil {
 			for i, rev := range heads {
 				o.covers.ask(i, rev) // nothing is appended for what is covered by now
 			}

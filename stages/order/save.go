@@ -2,7 +2,6 @@ package order
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 )
 
@@ -23,11 +22,11 @@ const (
 // meanwhile leave it at that.
 func (o *Order) saveCheckpoints(ctx context.Context) {
 	due := saves{order: o, since: time.Now()}
-	for sleep(ctx, saveEvery/2+rand.N(saveEvery)) == nil {
+	for sleep(ctx, saveEvery/2+o.opts.Random(saveEvery)) == nil {
 		if !due.now() {
 			continue
 		}
-		if sleep(ctx, rand.N(2*saveEvery)) != nil {
+		if sleep(ctx, o.opts.Random(2*saveEvery)) != nil {
 			return
 		}
 		if !due.now() {

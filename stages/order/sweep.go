@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -72,7 +71,7 @@ func (o *Order) sweepMap(ctx context.Context) {
 			o.opts.Logger.Warn("sweeping the revision map", "error", err)
 		}
 		if turn == nil && o.sweepState() != swept {
-			turn = time.After(o.opts.SweepDelay + rand.N(2*o.opts.SweepDelay))
+			turn = time.After(o.opts.SweepDelay + o.opts.Random(2*o.opts.SweepDelay))
 		}
 	}
 }
