@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/stages"
+	"github.com/sharder/sharder/stages/backend"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -240,6 +242,39 @@ func TestASharderThatWaitsForItsOrderClusterCanBeStopped(t *testing.T) {
 	})
 	if err := r.end(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestABeginningThatWasBrokenOffIsTakenUp(t *testing.T) {
+	t.Parallel()
+	order, a, b := clusters(t)
+	toml := underOrder(order, a, b)
+	cfg, err := conf.Parse("test.toml", []byte(toml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := openFleet(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The order cluster and the first shard are stamped; then the sharder dies.
+	for _, s := range []struct {
+		conn *etcdtest.Etcd
+		name string
+	}{{order, stages.OrderName}, {a, "a"}} {
+		stamp := f.stampOf(s.name)
+		stamp.Deployment = "00c0ffee"
+		if _, err := backend.CheckStamp(t.Context(), s.conn.Conn(), stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if rev := putAt(t, start(t, toml).client(), "z"); rev != int64(i+2) {
+			t.Errorf("revision %d, want %d", rev, i+2)
+		}
 	}
 }
 

@@ -15,8 +15,13 @@
 //
 // Everything etcd itself answers, its errors included, passes through untouched.
 //
+// A call that has to be made again because the member it reached lags behind carries a
+// trail ([stages.Trail]): then it reaches another member, the leader first if that is wanted.
+//
 // An [Embedded] etcd is a cluster of one member inside this process. A [Stamp]
-// binds a cluster to the deployment and the routes it was first used with.
+// binds a cluster to the deployment and the routes it was first used with; [Survey],
+// [CheckLimits] and [Cluster.CheckVersion] find out what it is and what it can do, before it is
+// used.
 //
 // The package knows nothing of routes, lanes or chains; those are built on top.
 package backend
