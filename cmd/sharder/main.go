@@ -1,9 +1,11 @@
 // Command sharder is one etcd endpoint in front of many etcd clusters.
 //
 //	sharder --conf conf/shards.toml
+//	sharder import --from 10.0.0.1:2379 --conf conf/shards.toml
 //
 // The file says which etcd clusters there are (or runs them inside the process) and
-// which keys live where. chains.go has the way of every RPC, top to bottom.
+// which keys live where. chains.go has the way of every RPC, top to bottom. import brings
+// the keys of a single etcd (package importer).
 package main
 
 import (
@@ -33,6 +35,9 @@ const (
 )
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "import" {
+		return runImport(args[1:], stdout, stderr)
+	}
 	flags := flag.NewFlagSet("sharder", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	file := flags.String("conf", "conf/shards.toml", "the configuration `file`")

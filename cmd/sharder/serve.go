@@ -36,13 +36,20 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 			_ = l.Close()
 		}
 	}()
+	return withFleet(ctx, cfg, log, func(ctx context.Context, f *fleet) error {
+		return f.serve(ctx, cfg, listeners, stdout, log)
+	})
+}
+
+// withFleet opens a fleet, runs it while do does what it is opened for, and closes it. The
+// context of do ends when the fleet can't go on. What serves outlives what asks: the
+// fleet ends after do has returned.
+func withFleet(ctx context.Context, cfg *conf.Config, log *slog.Logger, do func(context.Context, *fleet) error) (err error) {
 	f, err := openFleet(cfg, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-
-	// What serves outlives what asks: the fleet ends after the last request has.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -54,6 +61,17 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 			fail(err)
 		}
 	})
+	return do(ctx, f)
+}
+
+// serve serves on the listeners until ctx ends, then drains.
+func (f *fleet) serve(ctx context.Context, cfg *conf.Config, listeners []net.Listener, stdout io.Writer, log *slog.Logger) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	defer stop()
 	more, err := f.join(ctx, log)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
