@@ -33,12 +33,12 @@ func TestAnImportGivesExactlyTheSource(t *testing.T) {
 func TestAnImportThatIsStoppedGoesOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.fill(4000)
+	r.fill(2500)
 	r.lease(0x77, 600, "leased/a", "leased/b")
 	stops := 0
 	for range 100 {
 		ctx, cancel := context.WithCancel(t.Context())
-		left := 1 + rand.N(1200)
+		left := 1 + rand.N(800)
 		report, err := r.runCtx(ctx, func(o *importer.Options) {
 			o.Workers = 16
 			o.Target.KV = tapped{KVClient: o.Target.KV, before: func(*pb.TxnRequest) error {
@@ -47,7 +47,7 @@ func TestAnImportThatIsStoppedGoesOn(t *testing.T) {
 		})
 		cancel()
 		if err == nil {
-			if stops == 0 || !report.Resumed || report.Puts != 4002 {
+			if stops == 0 || !report.Resumed || report.Puts != 2502 {
 				t.Fatalf("%d stops, %+v", stops, report)
 			}
 			r.same()
@@ -63,9 +63,9 @@ func TestAnImportThatIsStoppedGoesOn(t *testing.T) {
 func TestAnImportThatIsKilledGoesOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.fill(4000)
+	r.fill(2500)
 	r.lease(0x77, 600, "leased/a", "leased/b")
-	for _, n := range []int64{1, 900, 1500, 1003, 2} {
+	for _, n := range []int64{1, 600, 1300, 103, 2} {
 		if _, err := r.run(killedAfter(n)); err == nil {
 			t.Fatalf("an import that was killed after %d writes came to its end", n)
 		}
@@ -77,16 +77,16 @@ func TestAnImportThatIsKilledGoesOn(t *testing.T) {
 func TestASourceThatCompactsIsComparedAtANewerRevision(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.fill(3000)
+	r.fill(1500)
 	r.lease(0x77, 600, "leased/a")
-	for i, kill := range []int64{1200, 700, 300} {
+	for i, kill := range []int64{1100, 400, 200} {
 		if _, err := r.run(killedAfter(kill)); err == nil {
 			t.Fatal("not killed")
 		}
 		r.put(r.source, key(10*i), "changed")
 		r.put(r.source, "\x01new"+key(i), "new")
 		r.del(r.source, key(20+i))
-		r.del(r.source, key(2500+i))
+		r.del(r.source, key(1400+i))
 		r.compact()
 	}
 	if report := r.done(); report.Rounds < 2 {
@@ -98,14 +98,14 @@ func TestASourceThatCompactsIsComparedAtANewerRevision(t *testing.T) {
 func TestASourceThatCompactsDuringARunIsReadAtANewerRevision(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.fill(3000)
+	r.fill(1500)
 	seen := 0
 	report := r.done(func(o *importer.Options) {
 		o.Workers = 1
 		o.Target.KV = tapped{KVClient: o.Target.KV, after: func(*pb.TxnRequest) error {
 			if seen++; seen == 50 {
 				r.del(r.source, key(0))
-				r.put(r.source, key(2999), "changed")
+				r.put(r.source, key(1499), "changed")
 				r.compact()
 			}
 			return nil
@@ -252,7 +252,7 @@ func TestAnotherSourceIsRefused(t *testing.T) {
 func TestOfTwoImportsTheOlderOneStops(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.fill(3000)
+	r.fill(1500)
 	seen := 0
 	_, err := r.run(func(o *importer.Options) {
 		o.Workers = 1
@@ -367,7 +367,7 @@ func TestASourceThatWentBackIsRefused(t *testing.T) {
 func TestATargetThatIsAwayIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.fill(2000)
+	r.fill(500)
 	seen := 0
 	r.done(func(o *importer.Options) {
 		o.Workers, o.Patience = 1, 20*time.Second

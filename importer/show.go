@@ -59,7 +59,10 @@ func newBar(s Step, w io.Writer) *pb.ProgressBar {
 	const look = `{{string . "phase"}} {{counters . }} keys {{bar . }} {{percent . }} {{string . "bytes"}} {{speed . "%s keys/s" "? keys/s"}} {{rtime . "%s left" "%s" "? left"}}`
 	bar := pb.New64(s.Total).SetTemplateString(look).SetWriter(w)
 	bar.Set("phase", fmt.Sprintf("%-9s", s.Phase)).Set(pb.Static, true).Set(pb.ReturnSymbol, "\r")
-	return bar.Start()
+	if bar.Start(); bar.Width() <= 0 { // a terminal that does not know its size
+		bar.SetWidth(80)
+	}
+	return bar
 }
 
 // Lines writes the progress as a line every few seconds until ctx ends.

@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/stages/backend"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 )
@@ -191,4 +194,48 @@ func TestImportSaysWhatIsWrongWithItsFlags(t *testing.T) {
 			t.Errorf("%q: exit code %d, %q is not in\n%s", args, code, want, errs.String())
 		}
 	}
+}
+
+// lockedEtcd is an etcd that speaks TLS and wants a password; it gives the certificate's
+// and the password's files.
+func lockedEtcd(t *testing.T) (e *etcdtest.Etcd, cert, password string) {
+	t.Helper()
+	dir := t.TempDir()
+	e = etcdtest.Start(t, func(c *embed.Config) {
+		c.Dir, c.ClientAutoTLS, c.SelfSignedCertValidity = dir, true, 1
+		c.ListenClientUrls[0].Scheme, c.AdvertiseClientUrls[0].Scheme = "https", "https"
+	})
+	cert, password = filepath.Join(dir, "fixtures", "client", "cert.pem"), filepath.Join(dir, "password")
+	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tls, err := backend.TLSConfig(cert, "", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"https://" + e.Endpoint}, TLS: tls, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	put := func() error { _, err := c.Put(t.Context(), "k", "v"); return err }
+	user := func() error { _, err := c.UserAdd(t.Context(), "root", "secret"); return err }
+	role := func() error { _, err := c.UserGrantRole(t.Context(), "root", "root"); return err }
+	enable := func() error { _, err := c.AuthEnable(t.Context()); return err }
+	for _, step := range []func() error{put, user, role, enable} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return e, cert, password
+}
+
+func TestASourceWithTLSAndAuthIsImported(t *testing.T) {
+	t.Parallel()
+	source, cert, password := lockedEtcd(t)
+	order, a, b := clusters(t)
+	path := file(t, underOrder(order, a, b))
+	tls := []string{"--from-ca", cert}
+	bring(t, exitFailed, source, path, append(tls, "--dry-run"), "user name is empty")
+	bring(t, 0, source, path, append(tls, "--from-user", "root", "--from-password-file", password), "compared: 1 keys", "no difference")
 }
