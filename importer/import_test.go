@@ -79,7 +79,7 @@ func TestASourceThatCompactsIsComparedAtANewerRevision(t *testing.T) {
 	r := newRig(t)
 	r.fill(1500)
 	r.lease(0x77, 600, "leased/a")
-	for i, kill := range []int64{1100, 400, 200} {
+	for i, kill := range []int64{700, 300, 100} {
 		if _, err := r.run(killedAfter(kill)); err == nil {
 			t.Fatal("not killed")
 		}

@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/harness"
+)
+
+// An import is killed, then interrupted, and comes to its end in between.
+func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
+	t.Parallel()
+	source := etcdtest.Start(t, func(c *embed.Config) { c.InitialClusterToken = "old" })
+	old := source.Client()
+	const keys = 6000
+	var ops []clientv3.Op
+	for i := range keys {
+		if ops = append(ops, clientv3.OpPut(fmt.Sprintf("%c/%05d", 'a'+rune(i%26), i), strings.Repeat("v", i%50))); len(ops) == 100 {
+			if _, err := old.Txn(t.Context()).Then(ops...).Commit(); err != nil {
+				t.Fatal(err)
+			}
+			ops = nil
+		}
+	}
+	var shards []*clientv3.Client
+	var endpoints [][]string
+	for range 3 {
+		e := etcdtest.Start(t)
+		shards, endpoints = append(shards, e.Client()), append(endpoints, []string{e.Endpoint})
+	}
+	c := harness.Three(endpoints...).Ordered(etcdtest.Start(t).Endpoint)
+	c.Listen, c.DataDir = harness.FreeAddr(t), t.TempDir()
+	path := filepath.Join(t.TempDir(), "sharder.toml")
+	if err := os.WriteFile(path, []byte(c.Text()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func() *harness.Process {
+		return harness.Run(t, harness.Binary(t, harness.SharderPackage), "import", "--from", source.Endpoint, "--conf", path, "--workers", "8")
+	}
+	// copied is how many keys there are on the shards.
+	copied := func() (n int64) {
+		for _, s := range shards {
+			r, err := s.Get(t.Context(), "\x01", clientv3.WithFromKey(), clientv3.WithCountOnly())
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += r.Count
+		}
+		return n
+	}
+	for i, end := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
+		p := run()
+		waitUntil(t, "some keys", func() bool { return copied() > int64(500+1500*i) })
+		p.Signal(end)
+		code := p.Wait(soon)
+		if n := copied(); n == keys {
+			t.Fatalf("%v came too late", end)
+		}
+		if end == syscall.SIGINT && (code != 1 || !strings.Contains(p.Stderr.String(), "the same command goes on from here")) {
+			t.Errorf("exit code %d after SIGINT; it said %s", code, p.Stderr)
+		}
+	}
+	before := copied()
+	p := run()
+	if code := p.Wait(2 * time.Minute); code != 0 || !strings.Contains(p.Stdout.String(), fmt.Sprintf("compared: %d keys", keys)) {
+		t.Fatalf("exit code %d; it said %s", code, p.Stdout)
+	}
+	if n := copied(); before == 0 || n != keys {
+		t.Errorf("%d keys, %d before the last run", n, before)
+	}
+	s := harness.Launch(t, c)
+	s.WaitServing()
+	want, have := all(t, old), all(t, etcdtest.Client(t, s.Endpoint))
+	if want != have {
+		t.Errorf("source and target differ: %d and %d bytes", len(want), len(have))
+	}
+}
+
+// all is every key with its value.
+func all(t *testing.T, c *clientv3.Client) string {
+	t.Helper()
+	r, err := c.Get(t.Context(), "", clientv3.WithFromKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, kv := range r.Kvs {
+		fmt.Fprintf(&b, "%q=%q\n", kv.Key, kv.Value)
+	}
+	return b.String()
+}
