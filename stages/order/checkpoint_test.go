@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"testing"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // storedState is a checkpoint as version 1 has written it; docs/order-log.md explains it
@@ -150,4 +152,26 @@ func FuzzCheckpoint(f *testing.F) {
 	f.Add([]byte(storedState))
 	f.Add([]byte{1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) { checkDecoded(t, b) })
+}
+
+// FuzzNotice: whatever the notice of a checkpoint says, it is refused, or nothing of it is
+// so large or so small that loading it would hurt.
+func FuzzNotice(f *testing.F) {
+	f.Add([]byte(`{"version":1,"position":5,"swept":3,"id":7,"pieces":2,"bytes":70000}`))
+	f.Add([]byte(`{"version":9}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := parseCheckpoint(&mvccpb.KeyValue{Value: b})
+		if err != nil {
+			if !errors.Is(err, errCorrupt) && !errors.Is(err, ErrNewer) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if c.Bytes < 1 || c.Pieces < 1 || c.Bytes > c.Pieces*pieceBytes {
+			t.Fatalf("%+v", c)
+		}
+		if again, err := parseCheckpoint(&mvccpb.KeyValue{Value: c.encode()}); err != nil || again != c {
+			t.Fatalf("%+v is written and read as %+v, %v", c, again, err)
+		}
+	})
 }

@@ -55,6 +55,9 @@ func (o *Order) commitOnce(ctx context.Context, call stages.Call, next pipeline.
 	if err != nil {
 		return stages.Reply{}, o.settled(ctx, call.Shard, gone, err)
 	}
+	if err := o.sameCluster(n, header(reply.Response)); err != nil {
+		return stages.Reply{}, err
+	}
 	rev := header(reply.Response).GetRevision()
 	wrote := hasWritten(reply.Response)
 	// A Txn that only reads, serializably, may be answered by a member that lags.
@@ -151,6 +154,9 @@ func (o *Order) head(ctx context.Context, s *stages.Shard) (int64, error) {
 	r, err := pb.NewKVClient(s.Conn).Range(ctx, &pb.RangeRequest{Key: []byte(RoutesKey), CountOnly: true})
 	if err != nil {
 		return 0, &stages.ShardError{Shard: s, Err: err}
+	}
+	if err := o.sameCluster(s.Number, r.Header); err != nil {
+		return 0, err
 	}
 	if rev := r.Header.GetRevision(); rev < had {
 		return 0, o.raiseAlarm(s.Number, "it stands at its revision %d, and had reached %d before", rev, had)

@@ -36,3 +36,6 @@ func (o *Order) Position() int64 { return o.position() }
 func Alive(ctx context.Context, s *stages.Shard, rev int64, each func([]*mvccpb.KeyValue) error) error {
 	return alive(ctx, s, rev, each)
 }
+
+// Lost tells whether the log is refused.
+func (o *Order) Lost() bool { return o.lost.Load() != nil }

@@ -98,6 +98,8 @@ type Order struct {
 	journal Journal
 	member  uint64 // our id in headers
 	cluster uint64
+	// clusters are the ids of the shards by number, as of the genesis; 0 if not known.
+	clusters []uint64
 
 	mu      sync.RWMutex
 	state   *state
@@ -197,6 +199,10 @@ func (o *Order) identify() error {
 		return fmt.Errorf("sharder: the order log is about other shards: %+v", g)
 	}
 	o.cluster = clusterID(g.Deployment)
+	o.clusters = make([]uint64, len(g.Shards))
+	for i, s := range g.Shards {
+		o.clusters[i] = s.ClusterID
+	}
 	return nil
 }
 
@@ -273,7 +279,12 @@ func (o *Order) follow(ctx context.Context) error {
 	pause := minPause
 	for {
 		began := o.position()
-		err := o.journal.Follow(ctx, began, o.take)
+		// Asked first, so that a log which was restored from a backup is noticed before it
+		// has grown beyond us again.
+		_, err := o.readPosition(ctx)
+		if err == nil {
+			err = o.journal.Follow(ctx, began, o.take)
+		}
 		if errors.Is(err, ErrForgotten) {
 			err = o.reload(ctx)
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -110,6 +108,9 @@ func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stag
 		if err != nil {
 			return reply, err
 		}
+		if err := o.sameCluster(n, reply.Response.GetResponseRange().GetHeader()); err != nil {
+			return stages.Reply{}, err
+		}
 		return reply, o.globalKVs(n, reply.Response.GetResponseRange().GetKvs())
 	}
 }
@@ -205,23 +206,4 @@ func (s *state) globalKV(shard int, kv *mvccpb.KeyValue) bool {
 		kv.CreateRevision, known = create, known && ok
 	}
 	return known
-}
-
-// raiseAlarm notes that a shard can't be trusted any more, and gives the error: nothing
-// is read from or written to it until an operator has decided.
-func (o *Order) raiseAlarm(shard int, format string, args ...any) error {
-	name := o.opts.Shards[shard].Name
-	err := refuse(codes.DataLoss, "shard %s went back in time: "+format+"; was it restored from a backup? It is refused until that is settled, see docs/operations.md", append([]any{name}, args...)...)
-	if o.alarms[shard].CompareAndSwap(nil, &err) {
-		o.opts.Logger.Error("a shard is refused", "shard", name, "error", err)
-	}
-	return *o.alarms[shard].Load()
-}
-
-// alarmed tells why a shard is refused, nil if it isn't.
-func (o *Order) alarmed(shard int) error {
-	if err := o.alarms[shard].Load(); err != nil {
-		return *err
-	}
-	return nil
 }

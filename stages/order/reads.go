@@ -101,6 +101,9 @@ func (o *Order) wentBack(pos, had int64) error {
 func (o *Order) loseLog(err error) error {
 	if o.lost.CompareAndSwap(nil, &err) {
 		o.opts.Logger.Error("the order log is refused", "error", err)
+		o.mu.Lock()
+		o.notify() // those who wait for an entry would wait for ever
+		o.mu.Unlock()
 	}
 	return refuse(codes.DataLoss, "order: %v", *o.lost.Load())
 }

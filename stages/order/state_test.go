@@ -115,6 +115,26 @@ func TestDamagedLogsAreRefused(t *testing.T) {
 	}
 }
 
+// An order cluster that was restored while this sharder was cut off, and whose log has
+// grown beyond the sharder again, shows by the numbers that etcd gives to the entries.
+func TestAGapInTheLogIsRefused(t *testing.T) {
+	genesis := Entry{Genesis: &Genesis{Shards: []GenesisShard{{Revision: 1}}}}
+	for _, second := range []int64{1, 3, 100} {
+		o := New(Options{})
+		o.state = &state{}
+		if err := o.take(Record{Position: 5, Number: 1, Entry: genesis.encode()}); err != nil {
+			t.Fatal(err)
+		}
+		err := o.take(Record{Position: 9, Number: second, Entry: Entry{Compacted: 1}.encode()})
+		if !errors.Is(err, errCorrupt) || o.state.pos != 5 {
+			t.Errorf("entry %d after the first: %v, replayed to %d", second, err, o.state.pos)
+		}
+		if err := o.take(Record{Position: 9, Number: 2, Entry: Entry{Compacted: 1}.encode()}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestACompactionIsNeverAheadOfTheNewestRevisionAndNeverGoesBack(t *testing.T) {
 	s := began(t, &Genesis{Shards: []GenesisShard{{Revision: 6}}})
 	for pos, want := range []int64{3, 3, 6} {
