@@ -6,10 +6,10 @@ import (
 	"cmp"
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -23,14 +23,14 @@ const targetVariable = "SHARDER_KUBERNETES_TARGET"
 // sleep, on an idle machine.
 const childBound = 8 * time.Minute
 
-// tries is how often a hasty test may run until it passes.
-const tries = 3
+// tries is how often a part of a hasty test may run until it passes.
+const tries = 5
 
 // outcome is what a process said about its tests.
 type outcome struct {
 	passed  int      // tests, of those with parts the parts
 	skipped []string // tests and parts
-	failed  []string // tests, without their parts
+	failed  []string // tests, of those with parts the parts
 	notes   []string // what this package logged about them
 	log     []byte   // all that is not about success
 	err     error    // nil if it ended well
@@ -57,23 +57,25 @@ func inProcess(t *testing.T, target string) {
 	t.Logf("%d tests passed, their parts counted, and %d were skipped\n%s", o.passed, len(o.skipped), strings.Join(o.notes, "\n"))
 }
 
-// inTime runs tests that failed again, and tells whether they pass then. Only hasty ones
-// get another chance.
+// inTime runs what failed again, and tells whether it passes then. Only parts of hasty
+// tests get another chance.
 func inTime(t *testing.T, target string, failed []string) bool {
 	for _, name := range failed {
-		if !isHasty(path.Base(name)) || !again(t, target, name) {
+		if elements := strings.Split(name, "/"); len(elements) < 2 || !isHasty(elements[1]) || !again(t, target, elements) {
 			return false
 		}
 	}
 	return len(failed) > 0
 }
 
-// again runs one test of a suite until it passes.
-func again(t *testing.T, target, name string) bool {
-	suite, test := path.Split(name)
-	run := fmt.Sprintf("^TestStorageOfKubernetes$/^%s$/^%s$/^%s$", target, path.Clean(suite), test)
+// again runs one part of a test, on its own, until it passes.
+func again(t *testing.T, target string, elements []string) bool {
+	run := "^TestStorageOfKubernetes$/^" + target + "$"
+	for _, e := range elements {
+		run += "/^" + regexp.QuoteMeta(e) + "$"
+	}
 	for range tries - 1 {
-		t.Logf("%s failed and runs again", name)
+		t.Logf("%s failed and runs again", strings.Join(elements, "/"))
 		if child(t, target, run).err == nil {
 			return true
 		}
@@ -100,23 +102,14 @@ func child(t *testing.T, target, run string) outcome {
 
 // read takes the output of go test -v apart.
 func read(out []byte, prefix string) (o outcome) {
-	var passes []string
+	verdicts := map[string][]string{}
 	parents := map[string]bool{}
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
 		line := strings.TrimSpace(lines.Text())
-		verdict, rest, _ := strings.Cut(line, prefix)
-		name, _, _ := strings.Cut(rest, " ")
-		switch verdict {
-		case "--- PASS":
-			passes = append(passes, name)
+		if verdict, rest, ok := strings.Cut(line, prefix); ok && strings.HasPrefix(verdict, "--- ") {
+			name, _, _ := strings.Cut(rest, " ")
+			verdicts[verdict] = append(verdicts[verdict], name)
 			parents[path.Dir(name)] = true
-		case "--- SKIP":
-			o.skipped = append(o.skipped, name)
-			parents[path.Dir(name)] = true
-		case "--- FAIL":
-			if strings.Count(name, "/") == 1 {
-				o.failed = append(o.failed, name)
-			}
 		}
 		if file, note, ok := strings.Cut(line, ": "); ok && strings.HasPrefix(file, "kubernetes_test.go:") {
 			o.notes = append(o.notes, note)
@@ -125,11 +118,10 @@ func read(out []byte, prefix string) (o outcome) {
 			o.log = append(o.log, lines.Text()+"\n"...)
 		}
 	}
-	for _, name := range passes {
-		if !parents[name] {
-			o.passed++
-		}
+	leaves := func(verdict string) []string {
+		return slices.DeleteFunc(verdicts[verdict], func(name string) bool { return parents[name] })
 	}
+	o.passed, o.skipped, o.failed = len(leaves("--- PASS")), leaves("--- SKIP"), leaves("--- FAIL")
 	return o
 }
 

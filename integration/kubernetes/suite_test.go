@@ -22,8 +22,10 @@ type check struct {
 	// the first write is 2, and 1 is not compacted. Each subject has a target of its own.
 	untouched bool
 
-	// hasty is for tests that wait no longer than 150 milliseconds for an event, which
-	// is not enough on a machine that does other things. They may fail and run again.
+	// hasty is for tests that wait no longer than 150 milliseconds for the first event
+	// of a watch. Over sharder it may take 100, a period of the loop by which etcd serves
+	// watches that begin in the past, and on a busy machine more. Parts that fail may run
+	// again.
 	hasty bool
 }
 

@@ -1,7 +1,6 @@
 package kubernetes
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -56,7 +55,7 @@ func startSharder(t *testing.T, routes []harness.Route) *deployment {
 		c.Shards = append(c.Shards, harness.Shard{Name: name, Endpoints: []string{etcd.Endpoint}})
 		shards = append(shards, etcd.Client())
 	}
-	c.Top = []string{"", "[order]", fmt.Sprintf("endpoints = [%q]", startEtcd(t).Endpoint)}
+	c = c.Ordered(startEtcd(t).Endpoint)
 	return &deployment{endpoint: harness.Start(t, c).Endpoint, spread: watchShards(t, shards)}
 }
 
