@@ -97,14 +97,19 @@ type trial struct {
 
 // newTrial starts clients, and watchers that were there from the beginning.
 func newTrial(t *testing.T, seed uint64, servers ...witness.Server) *trial {
-	r := &trial{t: t, servers: servers, log: history.NewLog(), rand: rand.New(rand.NewPCG(seed, 1))}
+	return newTrialOf(t, witness.ClientOptions{Clients: 6, Pace: 12 * time.Millisecond, Patience: 2 * time.Second, Seed: seed}, servers...)
+}
+
+// newTrialOf is newTrial with other clients.
+func newTrialOf(t *testing.T, o witness.ClientOptions, servers ...witness.Server) *trial {
+	r := &trial{t: t, servers: servers, log: history.NewLog(), rand: rand.New(rand.NewPCG(o.Seed, 1))}
 	for i, c := range []*pb.WatchCreateRequest{
 		watching("\x00", "\x00", 1), watching("\x00", "\x00", 0), watching("a2", "z3", 0), watching("/h/", "/h0", 0), watching("j1", "", 0), watching("z", "{", 0),
 	} {
 		c.PrevKv = i%2 == 1
 		r.follow(fmt.Sprint("early ", i), c)
 	}
-	r.clients = witness.StartClients(r.log, witness.ClientOptions{Clients: 6, Pace: 12 * time.Millisecond, Patience: 2 * time.Second, Seed: seed}, servers...)
+	r.clients = witness.StartClients(r.log, o, servers...)
 	return r
 }
 
@@ -139,8 +144,8 @@ func (r *trial) flowing(after string) {
 }
 
 // judge ends the trial: clients stop, a last write is put, and everything up to it is
-// held against the history that both servers tell from the beginning.
-func (r *trial) judge() {
+// held against the history that both servers tell from the beginning, which it gives.
+func (r *trial) judge() *history.Timeline {
 	r.t.Helper()
 	last := r.last()
 	var full []*history.Watch
@@ -167,6 +172,7 @@ func (r *trial) judge() {
 		}
 		r.t.Error(v)
 	}
+	return timeline
 }
 
 // last stops the clients and makes one more write. Its revision is the last one.

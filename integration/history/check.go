@@ -21,7 +21,7 @@ import (
 // It is a linearization if replies fit and no op stands before one that had returned
 // when it was called.
 func Check(ops []*Op, t *Timeline) []Violation {
-	c := &checker{t: t, ops: ops, place: make([]int64, len(ops)), claimed: map[int64]*Op{}}
+	c := newChecker(ops, t)
 	c.claim()
 	c.walk()
 	c.explain()
@@ -45,12 +45,16 @@ type compaction struct {
 	call, end time.Duration // end is for ever if it was not acknowledged
 }
 
+func newChecker(ops []*Op, t *Timeline) *checker {
+	return &checker{t: t, ops: ops, place: make([]int64, len(ops)), claimed: map[int64]*Op{}}
+}
+
 func (c *checker) fail(rule, format string, args ...any) {
 	c.wrong = append(c.wrong, Violation{rule, fmt.Sprintf(format, args...)})
 }
 
-// describe names an op in a message.
-func (o *Op) describe() string {
+// Describe names an op in a message.
+func (o *Op) Describe() string {
 	what := fmt.Sprintf("client %d through %s, %v to %v: %T{%v}", o.Client, o.Through, o.Call, o.Return, o.Request, o.Request)
 	if o.Err != nil {
 		return what + fmt.Sprintf(" = error %v", o.Err)
@@ -64,7 +68,7 @@ func (c *checker) claim() {
 	for i, o := range c.ops {
 		switch o.outcome() {
 		case strange:
-			c.fail(Strange, "%s", o.describe())
+			c.fail(Strange, "%s", o.Describe())
 		case answered:
 			c.place[i] = o.revision()
 			if r, ok := o.Request.(*pb.CompactionRequest); ok {
@@ -85,7 +89,7 @@ func (c *checker) claim() {
 func (c *checker) reply(o *Op) {
 	rev := o.revision()
 	if rev > c.t.Last() || rev < 1 {
-		c.fail(Lost, "revision %d is not in a history up to %d: %s", rev, c.t.Last(), o.describe())
+		c.fail(Lost, "revision %d is not in a history up to %d: %s", rev, c.t.Last(), o.Describe())
 		return
 	}
 	if o.writes() && wrote(o.Reply) {
@@ -94,7 +98,7 @@ func (c *checker) reply(o *Op) {
 	}
 	reply, events, err := evaluate(c.t.at(rev), o.Request)
 	if err != nil || len(events) > 0 || !proto.Equal(reply, bare(o.Reply)) {
-		c.fail(State, "at revision %d the reply would be {%v}, %v, with events %v: %s", rev, reply, err, events, o.describe())
+		c.fail(State, "at revision %d the reply would be {%v}, %v, with events %v: %s", rev, reply, err, events, o.Describe())
 	}
 }
 
@@ -104,12 +108,12 @@ func (c *checker) write(o *Op, rev int64) {
 	reply, events, err := evaluate(c.t.at(rev-1), o.Request)
 	switch other := c.claimed[rev]; {
 	case err != nil || !sameEvents(events, c.t.Events(rev)):
-		c.fail(Lost, "behind revision %d it makes %v, %v, and the events there are %v: %s", rev-1, events, err, c.t.Events(rev), o.describe())
+		c.fail(Lost, "behind revision %d it makes %v, %v, and the events there are %v: %s", rev-1, events, err, c.t.Events(rev), o.Describe())
 		return
 	case other != nil:
-		c.fail(State, "two writes have revision %d: %s; %s", rev, other.describe(), o.describe())
+		c.fail(State, "two writes have revision %d: %s; %s", rev, other.Describe(), o.Describe())
 	case !proto.Equal(reply, bare(o.Reply)):
-		c.fail(State, "behind revision %d the reply would be {%v}: %s", rev-1, reply, o.describe())
+		c.fail(State, "behind revision %d the reply would be {%v}: %s", rev-1, reply, o.Describe())
 	}
 	c.claimed[rev] = o
 }
@@ -136,7 +140,7 @@ func (c *checker) walk() {
 			c.compacted(o)
 			continue
 		}
-		c.fail(RealTime, "revision %d was known before: %s; then %s", bound, c.ops[holder].describe(), o.describe())
+		c.fail(RealTime, "revision %d was known before: %s; then %s", bound, c.ops[holder].Describe(), o.Describe())
 	}
 }
 
@@ -163,6 +167,6 @@ func (c *checker) refusal(o *Op, bound int64) int64 {
 			return rev
 		}
 	}
-	c.fail(State, "there is no revision from %d on at which this is the answer: %s", bound, o.describe())
+	c.fail(State, "there is no revision from %d on at which this is the answer: %s", bound, o.Describe())
 	return 0
 }

@@ -42,7 +42,7 @@ func (c *checker) compactedError(o *Op) bool {
 			return true
 		}
 	}
-	c.fail(State, "nobody had compacted that: %s", o.describe())
+	c.fail(State, "nobody had compacted that: %s", o.Describe())
 	return true
 }
 
@@ -55,7 +55,7 @@ func (c *checker) compacted(o *Op) {
 	}
 	for _, k := range c.compact {
 		if k.rev > rev && k.end < o.Call && !o.stale() {
-			c.fail(RealTime, "revision %d was compacted, up to %d, when this was asked: %s", rev, k.rev, o.describe())
+			c.fail(RealTime, "revision %d was compacted, up to %d, when this was asked: %s", rev, k.rev, o.Describe())
 			return
 		}
 	}

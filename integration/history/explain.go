@@ -1,14 +1,43 @@
 package history
 
-// explain finds for each revision that no acknowledged write made one of those whose
-// outcome is unknown, each at most once.
-func (c *checker) explain() {
-	var lost []int // numbers of writes whose outcome is unknown
+// needed are the writes whose outcome is unknown that may have made events which nobody
+// else made; without a timeline all of them.
+func needed(ops []*Op, t *Timeline) map[*Op]bool {
+	found := map[*Op]bool{}
+	if t == nil {
+		for _, o := range ops {
+			found[o] = o.writes()
+		}
+		return found
+	}
+	c := newChecker(ops, t)
+	c.claim()
+	c.walk()
+	lost := c.lost()
+	for rev := int64(2); rev <= t.Last(); rev++ {
+		if c.claimed[rev] == nil {
+			for _, i := range c.explanations(rev, lost) {
+				found[ops[i]] = true
+			}
+		}
+	}
+	return found
+}
+
+// lost are the numbers of the writes whose outcome is unknown.
+func (c *checker) lost() (lost []int) {
 	for i, o := range c.ops {
 		if o.outcome() == unknown && o.writes() {
 			lost = append(lost, i)
 		}
 	}
+	return lost
+}
+
+// explain finds for each revision that no acknowledged write made one of those whose
+// outcome is unknown, each at most once.
+func (c *checker) explain() {
+	lost := c.lost()
 	m := &matching{taken: map[int]int64{}}
 	for rev := int64(2); rev <= c.t.Last(); rev++ {
 		if c.claimed[rev] != nil || len(c.t.Events(rev)) == 0 {

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -19,6 +18,7 @@ type snapshot struct {
 	keys   map[string]*mvccpb.KeyValue
 	sorted []string
 	before *snapshot
+	over   bool // everything that anybody saw has happened
 }
 
 func (s *snapshot) revision() int64                 { return s.rev }
@@ -53,7 +53,7 @@ func (s *snapshot) next(events []*mvccpb.Event) *snapshot {
 // same compares two snapshots with all that led to them.
 func (s *snapshot) same(o *snapshot) bool {
 	for s != o {
-		if s == nil || o == nil || s.rev != o.rev || len(s.keys) != len(o.keys) {
+		if s == nil || o == nil || s.rev != o.rev || s.over != o.over || len(s.keys) != len(o.keys) {
 			return false
 		}
 		for key, kv := range s.keys {
@@ -66,23 +66,33 @@ func (s *snapshot) same(o *snapshot) bool {
 	return true
 }
 
+// end is the input that comes behind everything that had an answer.
+type end struct{}
+
 // Model is one etcd with one revision: all keys are one object, every reply's header is
-// part of it. Inputs are *Op; there are no outputs but those the Op has.
+// part of it. Inputs are *Op, and one end; there are no outputs but those the Op has.
 func Model() porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return &snapshot{rev: 1} },
 		Step: func(state, input, _ any) (bool, any) {
-			return step(state.(*snapshot), input.(*Op))
+			s := state.(*snapshot)
+			if o, ok := input.(*Op); ok {
+				return step(s, o)
+			}
+			return true, &snapshot{rev: s.rev, keys: s.keys, sorted: s.sorted, before: s.before, over: true}
 		},
-		Equal:             func(a, b any) bool { return a.(*snapshot).same(b.(*snapshot)) },
-		Hash:              func(s any) uint64 { return uint64(s.(*snapshot).rev) },
-		DescribeOperation: func(input, _ any) string { return input.(*Op).describe() },
-		DescribeState:     func(s any) string { return fmt.Sprintf("revision %d", s.(*snapshot).rev) },
+		Equal: func(a, b any) bool { return a.(*snapshot).same(b.(*snapshot)) },
+		Hash:  func(s any) uint64 { return uint64(s.(*snapshot).rev) },
 	}
 }
 
-// step lets one op happen.
+// step lets one op happen. One whose outcome is unknown changes something, or it is kept
+// for the end, where it does nothing: so it stands at one place only and not at all of
+// those that make no difference.
 func step(s *snapshot, o *Op) (bool, *snapshot) {
+	if s.over {
+		return o.outcome() == unknown, s
+	}
 	reply, events, err := evaluate(s, o.Request)
 	after := s
 	if len(events) > 0 {
@@ -90,7 +100,7 @@ func step(s *snapshot, o *Op) (bool, *snapshot) {
 	}
 	switch o.outcome() {
 	case unknown:
-		return true, after
+		return len(events) > 0, after
 	case refused:
 		want, got := status.Convert(o.Err), status.Convert(err)
 		return got.Code() == want.Code() && got.Message() == want.Message(), s
@@ -100,19 +110,25 @@ func step(s *snapshot, o *Op) (bool, *snapshot) {
 
 // Linearizable searches for an order in which one etcd could have given these replies.
 // Serializable reads are left out, and reads whose outcome is unknown; a write whose
-// outcome is unknown may happen at any time after its call, at the end too, where nobody
-// sees it.
-func Linearizable(ops []*Op, bound time.Duration) porcupine.CheckResult {
+// outcome is unknown may happen at any time after its call, or not at all. Given a
+// timeline, those are left out that can't have made any of its events: each that may stand
+// anywhere makes the search many times as long.
+func Linearizable(ops []*Op, t *Timeline, bound time.Duration) porcupine.CheckResult {
+	needed := needed(ops, t)
+	last := int64(0)
 	var all []porcupine.Operation
 	for _, o := range ops {
-		if o.stale() || o.outcome() == unknown && !o.writes() {
+		if o.stale() || o.outcome() == unknown && !needed[o] {
 			continue
 		}
 		op := porcupine.Operation{ClientId: o.Client, Input: o, Call: int64(o.Call), Return: int64(o.Return)}
 		if o.outcome() == unknown {
 			op.Return = math.MaxInt64
+		} else {
+			last = max(last, op.Return)
 		}
 		all = append(all, op)
 	}
+	all = append(all, porcupine.Operation{Input: end{}, Call: last + 1, Return: last + 2})
 	return porcupine.CheckOperationsTimeout(Model(), all, bound)
 }

@@ -78,7 +78,7 @@ func TestPorcupineFindsAnOrderOfWhatOneEtcdDid(t *testing.T) {
 	t.Parallel()
 	r := record(t, witness.ClientOptions{Clients: 6, Ops: 60, Patience: 10 * time.Second, Seed: 2})
 	report(t, history.Check(r.ops, r.timeline))
-	if got := history.Linearizable(r.ops, time.Minute); got != porcupine.Ok {
+	if got := history.Linearizable(r.ops, nil, time.Minute); got != porcupine.Ok {
 		t.Fatal(got)
 	}
 }

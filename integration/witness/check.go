@@ -43,7 +43,7 @@ func MarkEnd(t testing.TB, conn *grpc.ClientConn, recorders ...*Recorder) {
 	for _, r := range recorders {
 		for _, prefix := range Prefixes {
 			if r.covers(prefix) {
-				Eventually(t, Bound, "watch "+r.name+" sees the last put on "+prefix, func() bool { return r.saw(t, prefix+mark) })
+				Eventually(t, Bound, "watch "+r.name+" sees the last put on "+prefix, func() bool { return r.Saw(t, prefix+mark) })
 			}
 		}
 	}
@@ -82,7 +82,7 @@ func CheckHistories(t testing.TB, shards []*grpc.ClientConn, l *Load, recorders 
 func remembered(t testing.TB, conn *grpc.ClientConn, shard int) []event {
 	t.Helper()
 	r := Record(t, conn, "truth", "\x01", "\x00", 1)
-	Eventually(t, Bound, "the history of the shard", func() bool { return r.saw(t, Prefixes[shard]+mark) })
+	Eventually(t, Bound, "the history of the shard", func() bool { return r.Saw(t, Prefixes[shard]+mark) })
 	r.Stop()
 	return r.of(shard)
 }

@@ -98,6 +98,10 @@ func (c *client) run() {
 		o := c.Log.Do(ctx, c.id, server.Name, pb.NewKVClient(server.Conn), c.request())
 		cancel()
 		c.note(o)
+		if o.Err != nil {
+			// A server that is away refuses at once: that says little, often.
+			time.Sleep(4 * c.options.Pace)
+		}
 	}
 }
 

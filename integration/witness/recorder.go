@@ -87,8 +87,8 @@ func (r *Recorder) Stop() {
 	r.wg.Wait()
 }
 
-// saw tells whether a key has come, and fails the test if the watch has ended.
-func (r *Recorder) saw(t testing.TB, key string) bool {
+// Saw tells whether a key has come, and fails the test if the watch has ended.
+func (r *Recorder) Saw(t testing.TB, key string) bool {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
