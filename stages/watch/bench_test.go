@@ -4,14 +4,19 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/sourcegraph/conc"
+	"github.com/sourcegraph/conc/pool"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/sharder/sharder/stages/watch"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // near is a client stream without a network: what goes in and out costs next to
@@ -115,5 +120,51 @@ func TestAWatchTakesUpAsMuchMemoryAsTheDocumentationSays(t *testing.T) {
 	t.Logf("%.0f bytes for a watch, %.0f for a stream with one watch", watches, streams)
 	if watches > 1<<10 || streams > 32<<10 {
 		t.Fatal("more than documented")
+	}
+}
+
+// BenchmarkOrderedDelivery is how long after its write began an event is at the client, a
+// thousand writes a second over three shards and two servers, for a watch of one shard
+// and for one of all. The order cluster and everything else share the machine.
+func BenchmarkOrderedDelivery(b *testing.B) {
+	for name, c := range map[string]*pb.WatchCreateRequest{
+		"one shard": {Key: []byte("a"), RangeEnd: []byte("b")}, "three shards": {Key: []byte("a"), RangeEnd: []byte("t")},
+	} {
+		b.Run(name, func(b *testing.B) {
+			m := newRealm(b, 2, nil)
+			f := m.feed(0)
+			f.add(c)
+			shards := 3
+			if name == "one shard" {
+				shards = 1
+			}
+			m.put("a", "warm")
+			f.until("warm", func() bool { return len(f.events[0]) == 1 })
+			b.ResetTimer()
+			began := make([]time.Time, b.N)
+			p := pool.New().WithMaxGoroutines(64)
+			pace := time.NewTicker(time.Millisecond)
+			defer pace.Stop()
+			took := make([]time.Duration, 0, b.N)
+			p.Go(func() {
+				for len(took) < b.N {
+					for _, ev := range f.next().Events {
+						n, _ := strconv.Atoi(string(ev.Kv.Value))
+						took = append(took, time.Since(began[n]))
+					}
+				}
+			})
+			for i := range b.N {
+				<-pace.C
+				began[i] = time.Now()
+				p.Go(func() { m.write(i%2, clientv3.OpPut(fmt.Sprintf("%s%02d", prefixes[i%shards], i%40), strconv.Itoa(i))) })
+			}
+			p.Wait()
+			b.StopTimer()
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
 	}
 }
