@@ -71,6 +71,10 @@
 // where does the shard stand? The controller waits for the answers, in the order of the
 // requests, and answers "created" with the revision behind which the watch begins.
 //
+// In one order over all shards nothing is asked of a shard: the watch begins at a moment of
+// the order, read after the request came, and each shard's part of it says where its leg
+// begins (watch/ordered.go).
+//
 // Join (watch/trunk.go, group.go). The watch has a leg for each shard. A leg joins a
 // group: the watches of all clients on the same range of a shard, which share one
 // upstream watcher, so that N clients cost the shard one. The groups of a shard ride on a
@@ -80,16 +84,25 @@
 //
 // Events (watch/upstream.go, batch.go). The trunk's reader takes a response, puts
 // fragments together to whole revisions, translates lease ids, and hands the batch to
-// every live leg of the group. The leg leaves out what its client has or does not want,
-// and offers the rest to the client stream's mailbox, a bounded link. It never waits: a
-// leg whose mailbox has no room is set aside with the one number it needs to come back.
+// every live leg of the group. In one order it waits first until the batch has its place
+// there, and writes the global revisions into it; the shard's own stay next to them. The
+// leg leaves out what its client has or does not want, and offers the rest to the client
+// stream's mailbox, a bounded link. It never waits: a leg whose mailbox has no room is set
+// aside with the one number it needs to come back.
+//
+// Merge (watch/merge.go, inlet.go). In one order a watch over several shards has an inlet
+// for each leg, where its events wait until no shard can have an earlier one any more, and
+// a goroutine that takes them from there into the mailbox, a revision in one piece. A leg
+// that finds its inlet full is set aside as one that finds the mailbox full.
 //
 // Send (watch/session.go, fragment.go). The sender, the only goroutine that writes to the
 // client, takes from the mailbox. When it is half empty, resumers bring the legs back that
 // were set aside: from the group's history, or by a catch-up.
 //
-// Progress (watch/progress.go, probe.go). The shard is asked how far it has come; the
-// answer counts for the groups it provably covers, and is sent on behind the events.
+// Progress (watch/progress.go, own.go, probe.go). The shard is asked how far it has come;
+// the answer counts for the groups it provably covers, and is sent on behind the events.
+// In one order the log says which revision to promise, and every watch is brought there first
+// (watch/promise.go).
 //
 // End. The client cancels, the shard cancels (compacted, no permission), or the stream
 // ends. The last leg of a group ends the upstream watcher.

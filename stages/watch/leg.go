@@ -23,6 +23,7 @@ type watch struct {
 	noPut    bool
 	noDelete bool
 	legs     []*leg
+	newest   int64  // the newest revision in the mailbox or past it; guarded by the mailbox
 	merge    *merge // puts the legs' events into one order; nil if they need none
 }
 
@@ -68,13 +69,14 @@ func (l *leg) push(b *batch) bool {
 	return true
 }
 
-// say sends a progress notification for the leg's watch. A full mailbox drops it: the
-// next event or notification says more.
-func (l *leg) say(header *pb.ResponseHeader) {
+// say sends a progress notification for the leg's watch, with a header that is made while
+// nothing of the leg goes into the mailbox. A full mailbox drops it: the next event or
+// notification says more.
+func (l *leg) say(header func() *pb.ResponseHeader) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.dead {
-		l.watch.session.mailbox.offer(item{response: &pb.WatchResponse{Header: header, WatchId: l.watch.id}})
+		l.watch.session.mailbox.offer(item{response: &pb.WatchResponse{Header: header(), WatchId: l.watch.id}})
 	}
 }
 

@@ -12,15 +12,14 @@ import (
 // so and never waits with a lock held. Responses to the client's own requests are
 // always taken: the client's next request is read only when there is room again.
 type mailbox struct {
-	mu     sync.Mutex
-	items  []item
-	bytes  int64
-	newest int64         // the newest revision that went in with events
-	limit  int64         // bytes
-	slots  int           // responses, besides one for each watch
-	extra  int           // watches on the stream
-	some   chan struct{} // holds a token when items may be there
-	room   chan struct{} // closed when the mailbox is half empty again; nil when nobody waits for that
+	mu    sync.Mutex
+	items []item
+	bytes int64
+	limit int64         // bytes
+	slots int           // responses, besides one for each watch
+	extra int           // watches on the stream
+	some  chan struct{} // holds a token when items may be there
+	room  chan struct{} // closed when the mailbox is half empty again; nil when nobody waits for that
 }
 
 // keptSlots is how large an empty mailbox's array may stay; a burst's is given back.
@@ -29,7 +28,8 @@ const keptSlots = 32
 // item is one response on its way to the client.
 type item struct {
 	response *pb.WatchResponse
-	fragment bool // the client asked for large responses in pieces
+	watch    *watch // whose events these are; nil for any other response
+	fragment bool   // the client asked for large responses in pieces
 	bytes    int64
 }
 
@@ -69,8 +69,9 @@ func (m *mailbox) force(it item) {
 
 func (m *mailbox) put(it item) {
 	m.items = append(m.items, it)
-	if evs := it.response.Events; len(evs) > 0 {
-		m.newest = max(m.newest, evs[len(evs)-1].Kv.ModRevision)
+	if it.watch != nil {
+		evs := it.response.Events
+		it.watch.newest = max(it.watch.newest, evs[len(evs)-1].Kv.ModRevision)
 	}
 	m.bytes += it.bytes
 	select {
@@ -79,11 +80,19 @@ func (m *mailbox) put(it item) {
 	}
 }
 
-// isBehind tells whether rev is below events that have gone in.
-func (m *mailbox) isBehind(rev int64) bool {
+// newest is the newest revision that went in with events of a watch, 0 if none did.
+func (m *mailbox) newest(w *watch) int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return rev < m.newest
+	return w.newest
+}
+
+// forceMade is force for an item that depends on what has gone in before it; mu is held
+// while it is made.
+func (m *mailbox) forceMade(make func() item) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.put(make())
 }
 
 // half tells whether at most half of the room is used.

@@ -223,6 +223,7 @@ func (m *merge) advance(rev int64) {
 func (m *merge) emit(ctx context.Context, c chunk) error {
 	it := item{
 		response: &pb.WatchResponse{Header: m.order.Header(c.rev), WatchId: m.watch.id, Events: c.events},
+		watch:    m.watch,
 		fragment: m.watch.fragment,
 		bytes:    c.bytes,
 	}

@@ -159,7 +159,9 @@ func (o *oneOrder) notice(l *leg, _ *pb.ResponseHeader) {
 		return
 	}
 	if rev, ok := l.upTo(o.order); ok && rev >= l.watch.start {
-		l.say(o.order.Header(rev))
+		l.say(func() *pb.ResponseHeader {
+			return o.order.Header(max(rev, l.watch.session.mailbox.newest(l.watch)))
+		})
 	}
 }
 

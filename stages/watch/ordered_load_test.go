@@ -138,12 +138,19 @@ func TestMergesFullOfEachOthersShardsDoNotBlockEachOther(t *testing.T) {
 
 func TestAMergedClientThatDoesNotReadCostsBoundedMemoryAndLosesNothing(t *testing.T) {
 	t.Parallel()
-	m := newRealm(t, 1, func(o *watch.Options) { o.QueueBytes = 64 << 10 })
+	// With history enough no shard sends more than one revision at once: a batch that is
+	// larger than all there may be would be taken all the same.
+	m := newRealm(t, 1, func(o *watch.Options) { o.QueueBytes = 64 << 10; o.HistoryBytes = 64 << 20 })
 	slow, healthy := m.feed(0), m.feed(0)
 	for range 3 {
 		slow.add(everything(0))
 	}
 	healthy.add(everything(0))
+	for _, p := range prefixes {
+		m.put(p, "begin")
+	}
+	healthy.rest(0, 3)
+	slow.rest(0, 3)
 	slow.pause()
 	for range 10 {
 		m.spread(300, 1000)

@@ -37,6 +37,7 @@ func (s straight) take(b *batch, events []*mvccpb.Event) bool {
 	}
 	return s.watch.session.mailbox.offer(item{
 		response: &pb.WatchResponse{Header: b.header, WatchId: s.watch.id, Events: events},
+		watch:    s.watch,
 		fragment: s.watch.fragment,
 		bytes:    b.bytes,
 	})

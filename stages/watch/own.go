@@ -89,7 +89,7 @@ func (ownNumbers) notice(l *leg, header *pb.ResponseHeader) {
 	}
 	h := proto.Clone(header).(*pb.ResponseHeader)
 	h.Revision = rev
-	l.say(h)
+	l.say(func() *pb.ResponseHeader { return h })
 }
 
 // completeExcept is the revision up to which every leg has handed over everything:
@@ -155,7 +155,7 @@ func (c *session) promise(revs map[*trunk]int64) bool {
 		}
 		lowest := slices.MinFunc(legs, func(a, b *leg) int { return cmp.Compare(revs[a.trunk], revs[b.trunk]) })
 		it := item{response: &pb.WatchResponse{Header: lowest.hub.lastHeader(revs[lowest.trunk]), WatchId: noWatch}}
-		if c.say(it, generation) {
+		if c.say(generation, func() item { return it }) {
 			return true
 		}
 	}

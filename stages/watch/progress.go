@@ -51,14 +51,15 @@ func (c *session) progress() {
 	c.server.numbers.progress(ctx, c)
 }
 
-// say puts a response into the mailbox unless a watch was created since.
-func (c *session) say(it item, generation int) bool {
+// say puts a response into the mailbox unless a watch was created since. It is made while
+// nothing else goes in.
+func (c *session) say(generation int, make func() item) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.generation != generation {
 		return false
 	}
-	c.mailbox.force(it)
+	c.mailbox.forceMade(make)
 	return true
 }
 

@@ -22,13 +22,11 @@ func (o *oneOrder) progress(ctx context.Context, c *session) {
 		if len(watches) == 0 || !o.reach(ctx, watches, cut) || c.mailbox.waitRoom(ctx, 0) != nil {
 			return
 		}
-		rev := max(cut.Revision, o.lowest(watches))
-		if c.mailbox.isBehind(rev) && try < monotoneTries {
+		if try < evenTries && o.apart(c, watches) {
 			cut = o.order.Replayed()
 			continue
 		}
-		it := item{response: &pb.WatchResponse{Header: o.order.Header(rev), WatchId: noWatch}}
-		if c.say(it, generation) {
+		if o.promise(c, watches, cut.Revision, generation) {
 			return
 		}
 	}
@@ -83,28 +81,50 @@ func (w *watch) await(ctx context.Context, cut stages.Cut) error {
 	return err
 }
 
-// monotoneTries is how often an answer is worked out anew because events behind it went
-// into the mailbox meanwhile. It would be true, but clients take progress for the newest
-// they know. So every watch is waited for once more, now up to those events; only where
-// watches drift apart under load is the true one sent at last.
-const monotoneTries = 10
+// An answer counts for all watches of the stream, and clients take progress for the newest
+// they know: one below an event that some watch has had would be true, but not newer. So
+// all are waited for once more, up to where they are by then, a few times; only where
+// watches drift apart under load the true one is sent at last.
+const evenTries = 10
 
-// lowest is the global revision up to which all watches have everything, as far as that
-// is known at once.
-func (o *oneOrder) lowest(watches []*watch) int64 {
-	rev := int64(math.MaxInt64)
+// apart tells whether some watch is not known to be as far as another one's events.
+func (o *oneOrder) apart(c *session, watches []*watch) bool {
+	lowest, highest := int64(math.MaxInt64), int64(0)
 	for _, w := range watches {
-		switch {
-		case w.ctx.Err() != nil: // it has ended
-		case w.merge != nil:
-			rev = min(rev, w.merge.at())
-		default:
-			up, _ := w.legs[0].upTo(o.order)
-			rev = min(rev, up)
+		up, newest := o.upTo(w), c.mailbox.newest(w)
+		lowest, highest = min(lowest, max(up, newest)), max(highest, newest)
+	}
+	return lowest < highest
+}
+
+// promise puts the answer behind the events: the cut, or more if all watches have more.
+// What a watch has had last counts too, up to the moment of the answer.
+func (o *oneOrder) promise(c *session, watches []*watch, least int64, generation int) bool {
+	known := make([]int64, len(watches))
+	for i, w := range watches {
+		known[i] = o.upTo(w)
+	}
+	return c.say(generation, func() item {
+		lowest := int64(math.MaxInt64)
+		for i, w := range watches {
+			lowest = min(lowest, max(known[i], w.newest))
 		}
+		if lowest == math.MaxInt64 { // all have ended
+			lowest = least
+		}
+		return item{response: &pb.WatchResponse{Header: o.order.Header(max(least, lowest)), WatchId: noWatch}}
+	})
+}
+
+// upTo is the global revision up to which a watch has everything, as far as that is known at
+// once; one that has ended is in nobody's way.
+func (o *oneOrder) upTo(w *watch) int64 {
+	switch {
+	case w.ctx.Err() != nil:
+		return math.MaxInt64
+	case w.merge != nil:
+		return w.merge.at()
 	}
-	if rev == math.MaxInt64 {
-		return 0
-	}
+	rev, _ := w.legs[0].upTo(o.order)
 	return rev
 }
