@@ -1,0 +1,208 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// time checks real time: who began after another had ended is not told of an older
+// moment, and a write is told of a newer one. Serializable reads may be old, but never
+// of the future, nor older than what the same sharder has told before.
+func (c *check) time() error {
+	for _, b := range c.w.history.all {
+		if b.err != nil {
+			continue
+		}
+		g := headerOf(b.resp).Revision
+		for _, a := range c.w.history.all {
+			if a.err != nil || a == b {
+				continue
+			}
+			before := headerOf(a.resp).Revision
+			switch {
+			case a.end < b.start && !serializable(b.req) && (g < before || wrote(b.resp) && g == before):
+				return fmt.Errorf("real time: revision %d after %d:\n%v\n%v", g, before, a, b)
+			case a.end < b.start && isRange(b.req) && a.sharder == b.sharder && g < before:
+				return fmt.Errorf("%s went back in time:\n%v\n%v", b.sharder, a, b)
+			case a.start > b.end && wrote(a.resp) && g >= before:
+				return fmt.Errorf("a read of the future:\n%v\n%v", a, b)
+			}
+		}
+	}
+	return nil
+}
+
+func isRange(req proto.Message) bool {
+	_, ok := req.(*pb.RangeRequest)
+	return ok
+}
+
+// past is the newest revision that somebody was told before a request began.
+func (c *check) past(r *record) int64 {
+	most := int64(1)
+	for _, a := range c.w.history.all {
+		if a.err == nil && a.end < r.start {
+			most = max(most, headerOf(a.resp).Revision)
+		}
+	}
+	return most
+}
+
+// errors checks that each error was true at some moment of the call, and that there is
+// none without a reason.
+func (c *check) errors() error {
+	for _, r := range c.w.history.all {
+		var err error
+		switch {
+		case r.err == nil:
+		case isError(r.err, errNotFound):
+			err = c.notFound(r)
+		case isError(r.err, errCompacted):
+			err = c.compacted(r)
+		case isError(r.err, errFuture):
+			if asked := revisions(r.req); len(asked) == 0 || maxOf(asked) <= c.past(r) {
+				err = fmt.Errorf("not a future revision: %v", r)
+			}
+		case ambiguous(r.err):
+			if c.w.plan.calm() && (c.w.plan.weather.slow == 0 || status.Code(r.err) != codes.DeadlineExceeded) {
+				err = fmt.Errorf("failed although all was well: %v", r)
+			}
+		case status.Code(r.err) == codes.FailedPrecondition && mayBeWide(r.req):
+		default:
+			err = fmt.Errorf("an error that can't be: %v", r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayBeWide tells whether a request may be one over several shards that writes.
+func mayBeWide(req proto.Message) bool {
+	t, ok := req.(*pb.TxnRequest)
+	return ok && len(t.Success) == 3
+}
+
+// notFound checks that the key was absent at some moment of the call.
+func (c *check) notFound(r *record) error {
+	p, ok := r.req.(*pb.PutRequest)
+	if !ok || !p.IgnoreValue {
+		return fmt.Errorf("not found, and not asked for: %v", r)
+	}
+	low, high := c.past(r), c.top
+	for _, a := range c.w.history.all {
+		if a.err == nil && a.start > r.end && !serializable(a.req) {
+			g := headerOf(a.resp).Revision
+			if wrote(a.resp) {
+				g--
+			}
+			high = min(high, g)
+		}
+	}
+	there := false
+	for g := int64(1); g <= high; g++ {
+		for _, kv := range c.events[g] {
+			if string(kv.Key) == string(p.Key) {
+				there = kv.CreateRevision > 0
+			}
+		}
+		if g >= low && !there {
+			return nil
+		}
+	}
+	return fmt.Errorf("the key was there all the time, at %d to %d: %v", low, high, r)
+}
+
+// compacted checks that somebody had asked for a compaction that high.
+func (c *check) compacted(r *record) error {
+	asked := revisions(r.req)
+	if len(asked) == 0 {
+		return fmt.Errorf("compacted, and no revision was asked for: %v", r)
+	}
+	_, compaction := r.req.(*pb.CompactionRequest)
+	for _, a := range c.w.history.all {
+		q, ok := a.req.(*pb.CompactionRequest)
+		if ok && a.start < r.end && (a.err == nil || ambiguous(a.err)) && (q.Revision > asked[0] || compaction && q.Revision == asked[0]) {
+			return nil
+		}
+	}
+	if compaction && asked[0] <= 0 {
+		return nil
+	}
+	return fmt.Errorf("not compacted: %v", r)
+}
+
+// revisions are those that a request asks for, not those it compares with.
+func revisions(req proto.Message) (all []int64) {
+	switch r := req.(type) {
+	case *pb.CompactionRequest:
+		return []int64{r.Revision}
+	case *pb.RangeRequest:
+		if r.Revision > 0 {
+			return []int64{r.Revision}
+		}
+	case *pb.TxnRequest:
+		for _, op := range r.Success {
+			if q := op.GetRequestRange(); q != nil {
+				all = append(all, revisions(q)...)
+			}
+		}
+	}
+	return all
+}
+
+func maxOf(xs []int64) int64 {
+	m := xs[0]
+	for _, x := range xs {
+		m = max(m, x)
+	}
+	return m
+}
+
+// compactions checks that nothing is read below a compaction that was acknowledged before.
+func (c *check) compactions() error {
+	for _, a := range c.w.history.all {
+		q, ok := a.req.(*pb.CompactionRequest)
+		if !ok || a.err != nil {
+			continue
+		}
+		for _, b := range c.w.history.all {
+			if b.err != nil || b.start < a.end || serializable(b.req) {
+				continue
+			}
+			if t, ok := b.resp.(*pb.TxnResponse); ok && !t.Succeeded {
+				continue
+			}
+			if asked := revisions(b.req); len(asked) > 0 && asked[0] < q.Revision {
+				if _, compaction := b.req.(*pb.CompactionRequest); compaction || asked[0] > 0 {
+					return fmt.Errorf("compacted, but answered:\n%v\n%v", a, b)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// endings checks that nobody hung, and that nothing is left of the requests.
+func (c *check) endings() error {
+	for _, r := range c.w.history.all {
+		if r.overdue > time.Millisecond {
+			return fmt.Errorf("it hung for %v beyond its deadline: %v", r.overdue, r)
+		}
+	}
+	for _, s := range c.sharders {
+		for _, sh := range s.table.Shards() {
+			if n := sh.Lane.Depth() + sh.Lane.Waiting(); n > 0 {
+				return fmt.Errorf("%s: %d calls are left in the lane of shard %s", s.name, n, sh.Name)
+			}
+		}
+	}
+	return nil
+}
