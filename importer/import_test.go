@@ -362,6 +362,7 @@ func TestASourceThatWentBackIsRefused(t *testing.T) {
 	if _, err := r.run(); err == nil || !strings.Contains(err.Error(), "version 2") {
 		t.Fatal(err)
 	}
+	r.done(restart)
 }
 
 func TestATargetThatIsAwayIsWaitedFor(t *testing.T) {

@@ -117,7 +117,7 @@ func (r *run) begin(ctx context.Context) error {
 		return err
 	}
 	source := strconv.FormatUint(head.ClusterId, 16)
-	if r.rec, err = r.records.load(ctx); err != nil && !r.Restart {
+	if r.rec, err = r.records.load(ctx); err != nil && !(r.Restart && errors.Is(err, errUnreadable)) {
 		return err
 	}
 	switch {

@@ -66,6 +66,9 @@ type record struct {
 // errTakenOver ends an import whose record another process has changed.
 var errTakenOver = errors.New("another import has taken over; let one run at a time")
 
+// errUnreadable is a record that this code can't go on from.
+var errUnreadable = errors.New("the import's record can't be gone on from")
+
 // records keeps the record in an etcd. It is used by one goroutine.
 type records struct {
 	kv     pb.KVClient
@@ -95,10 +98,10 @@ func (r *records) load(ctx context.Context) (*record, error) {
 	r.mod = resp.Kvs[0].ModRevision
 	rec := &record{}
 	if err := json.Unmarshal(resp.Kvs[0].Value, rec); err != nil {
-		return nil, fmt.Errorf("the import's record can't be read: %w; --restart forgets it", err)
+		return nil, fmt.Errorf("%w: %w; --restart forgets it", errUnreadable, err)
 	}
 	if rec.Version != recordVersion {
-		return nil, fmt.Errorf("the import's record has version %d, this sharder knows version %d; go on with a sharder as new as the one that wrote it, or forget it with --restart", rec.Version, recordVersion)
+		return nil, fmt.Errorf("%w: it has version %d, this sharder knows version %d; go on with a sharder as new as the one that wrote it, or forget it with --restart", errUnreadable, rec.Version, recordVersion)
 	}
 	return rec, nil
 }

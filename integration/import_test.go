@@ -98,3 +98,41 @@ func all(t *testing.T, c *clientv3.Client) string {
 	}
 	return b.String()
 }
+
+// The way back from a deployment: its keys are mirrored into the old etcd by etcdctl.
+func TestAnOldEtcdIsKeptUpToDateByAMirror(t *testing.T) {
+	t.Parallel()
+	source := etcdtest.Start(t, func(c *embed.Config) { c.InitialClusterToken = "old" })
+	old := source.Client()
+	for i := range 52 {
+		if _, err := old.Put(t.Context(), fmt.Sprintf("%c/%d", 'a'+rune(i%26), i), "old"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := harness.Three().Ordered()
+	c.Listen, c.DataDir = harness.FreeAddr(t), t.TempDir()
+	path := filepath.Join(t.TempDir(), "sharder.toml")
+	if err := os.WriteFile(path, []byte(c.Text()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := harness.Run(t, harness.Binary(t, harness.SharderPackage), "import", "--from", source.Endpoint, "--conf", path)
+	if code := p.Wait(2 * time.Minute); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	s := harness.StartFile(t, path, c.Listen)
+	client := etcdtest.Client(t, s.Endpoint)
+	mirror := harness.Follow(t, s.Endpoint, "make-mirror", source.Endpoint)
+	waitUntil(t, "the mirror's first pass", func() bool {
+		r, err := old.Get(t.Context(), "z/25")
+		return err == nil && len(r.Kvs) == 1 && r.Kvs[0].Version > 1
+	})
+	for _, op := range []clientv3.Op{
+		clientv3.OpPut("a/0", "changed"), clientv3.OpPut("z/new", "new"), clientv3.OpDelete("j/9"),
+	} {
+		if _, err := client.Do(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitUntil(t, "the same keys", func() bool { return all(t, old) == all(t, client) })
+	mirror.Kill()
+}
