@@ -3,8 +3,6 @@ package chaos
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -12,31 +10,6 @@ import (
 	"github.com/sharder/sharder/integration/etcdproc"
 	"github.com/sharder/sharder/integration/witness"
 )
-
-// number reads a number from the environment.
-func number(t *testing.T, name string, otherwise uint64) uint64 {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
-}
-
-// seed is random, or SHARDER_SEED, to repeat the choices of a run that failed.
-func seed(t *testing.T) uint64 {
-	t.Helper()
-	n := number(t, "SHARDER_SEED", uint64(time.Now().UnixNano()))
-	t.Logf("SHARDER_SEED=%d repeats the choices of this run", n)
-	return n
-}
-
-// rounds is how often everything goes wrong: SHARDER_ROUNDS, for a longer soak.
-func rounds(t *testing.T) int { return int(number(t, "SHARDER_ROUNDS", 1)) }
 
 // fault breaks something, and mends it before it returns.
 type fault struct {
@@ -99,20 +72,20 @@ func (f *ordered) faults(r *rand.Rand) (all []fault) {
 // suffer lets everything happen while clients work, and judges what they saw.
 func (f *ordered) suffer() {
 	f.t.Helper()
-	n := seed(f.t)
+	n := witness.Seed(f.t)
 	r := rand.New(rand.NewPCG(n, 0))
-	trial := newTrial(f.t, n, f.servers...)
-	trial.flowing("the start")
-	for range rounds(f.t) {
+	trial := witness.NewTrial(f.t, n, f.servers...)
+	trial.Flowing("after the start")
+	for range witness.Rounds(f.t) {
 		for _, fault := range f.faults(r) {
 			f.t.Log(fault.name)
 			fault.happen()
-			trial.latecomers()
-			trial.flowing(fault.name)
+			trial.Latecomers()
+			trial.Flowing("after " + fault.name)
 		}
 	}
-	f.settled()
-	trial.judge()
+	trial.Settle()
+	trial.Judge()
 }
 
 func TestOneRevisionOutlivesEveryProcessAndEveryCable(t *testing.T) {
@@ -127,20 +100,20 @@ func TestOneRevisionOutlivesTheMembersOfItsClusters(t *testing.T) {
 func TestTheTrialPassesOnOneEtcdThatIsKilledAndFrozen(t *testing.T) {
 	c := etcdproc.Start(t, 1)
 	s := witness.Dial(t, "etcd", hostPort(c.Endpoint(0)))
-	trial := newTrial(t, seed(t), s, s)
-	trial.flowing("the start")
+	trial := witness.NewTrial(t, witness.Seed(t), s, s)
+	trial.Flowing("after the start")
 	for range 2 {
 		c.Kill(0)
 		time.Sleep(300 * time.Millisecond)
 		c.Start(0)
-		trial.latecomers()
-		trial.flowing("its death")
+		trial.Latecomers()
+		trial.Flowing("after its death")
 		c.Pause(0)
 		time.Sleep(2500 * time.Millisecond) // longer than a client waits
 		c.Resume(0)
-		trial.latecomers()
-		trial.flowing("a pause")
+		trial.Latecomers()
+		trial.Flowing("after a pause")
 	}
 	time.Sleep(time.Second)
-	trial.judge()
+	trial.Judge()
 }

@@ -5,7 +5,8 @@
 //
 // Where there is one revision over all shards, more can be said: Clients read and write
 // the same keys through several servers and log every request, a Follower watches and
-// goes on elsewhere when its stream breaks. Package history judges both.
+// goes on elsewhere when its stream breaks. Package history judges both. A Trial is all of
+// that, for tests that only have to break things.
 //
 // It expects the routes of harness.Three.
 package witness
