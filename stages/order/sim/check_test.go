@@ -99,7 +99,7 @@ func (c *check) owners() error {
 
 func (c *check) ownersByValue(values map[string]*record) error {
 	now, first := map[string]string{}, map[string]int64{}
-	for g := int64(2); g <= c.top; g++ {
+	for g := c.base + 1; g <= c.top; g++ {
 		for _, kv := range c.events[g] {
 			key, value := string(kv.Key), string(kv.Value)
 			before := now[key]
@@ -134,8 +134,13 @@ func (c *check) replies() error {
 			reads[g] = append(reads[g], r)
 		}
 	}
-	for g := int64(1); g <= c.top; g++ {
-		if g > 1 {
+	for c.one.head() < c.base {
+		if _, err := c.one.apply(&pb.PutRequest{Key: []byte("\x00before")}, 0); err != nil {
+			return err
+		}
+	}
+	for g := c.base; g <= c.top; g++ {
+		if g > c.base {
 			if err := c.write(g); err != nil {
 				return err
 			}

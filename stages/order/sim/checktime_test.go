@@ -45,7 +45,7 @@ func isRange(req proto.Message) bool {
 
 // past is the newest revision that somebody was told before a request began.
 func (c *check) past(r *record) int64 {
-	most := int64(1)
+	most := c.base
 	for _, a := range c.w.history.all {
 		if a.err == nil && a.end < r.start {
 			most = max(most, headerOf(a.resp).Revision)
@@ -107,7 +107,7 @@ func (c *check) notFound(r *record) error {
 		}
 	}
 	there := false
-	for g := int64(1); g <= high; g++ {
+	for g := c.base; g <= high; g++ {
 		for _, kv := range c.events[g] {
 			if string(kv.Key) == string(p.Key) {
 				there = kv.CreateRevision > 0
@@ -127,6 +127,9 @@ func (c *check) compacted(r *record) error {
 		return fmt.Errorf("compacted, and no revision was asked for: %v", r)
 	}
 	_, compaction := r.req.(*pb.CompactionRequest)
+	if asked[0] < c.gone || compaction && asked[0] <= c.gone {
+		return nil
+	}
 	for _, a := range c.w.history.all {
 		q, ok := a.req.(*pb.CompactionRequest)
 		if ok && a.start < r.end && (a.err == nil || ambiguous(a.err)) && (q.Revision > asked[0] || compaction && q.Revision == asked[0]) {
@@ -166,24 +169,24 @@ func maxOf(xs []int64) int64 {
 	return m
 }
 
-// compactions checks that nothing is read below a compaction that was acknowledged before.
+// compactions checks that nothing is read below a compaction that was acknowledged
+// before, or that there was before the order.
 func (c *check) compactions() error {
-	for _, a := range c.w.history.all {
-		q, ok := a.req.(*pb.CompactionRequest)
-		if !ok || a.err != nil {
+	for _, b := range c.w.history.all {
+		asked := revisions(b.req)
+		if b.err != nil || len(asked) == 0 {
 			continue
 		}
-		for _, b := range c.w.history.all {
-			if b.err != nil || b.start < a.end || serializable(b.req) {
-				continue
-			}
-			if t, ok := b.resp.(*pb.TxnResponse); ok && !t.Succeeded {
-				continue
-			}
-			if asked := revisions(b.req); len(asked) > 0 && asked[0] < q.Revision {
-				if _, compaction := b.req.(*pb.CompactionRequest); compaction || asked[0] > 0 {
-					return fmt.Errorf("compacted, but answered:\n%v\n%v", a, b)
-				}
+		if t, ok := b.resp.(*pb.TxnResponse); ok && !t.Succeeded {
+			continue // those revisions are in the other branch
+		}
+		if asked[0] < c.gone {
+			return fmt.Errorf("compacted from the beginning, but answered: %v", b)
+		}
+		for _, a := range c.w.history.all {
+			q, ok := a.req.(*pb.CompactionRequest)
+			if ok && a.err == nil && a.end < b.start && !serializable(b.req) && asked[0] < q.Revision {
+				return fmt.Errorf("compacted, but answered:\n%v\n%v", a, b)
 			}
 		}
 	}

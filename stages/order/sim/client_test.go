@@ -112,12 +112,20 @@ func lately(d *dice, xs []int64, none int64) int64 {
 // client sends one request after the other, each to any sharder.
 func (w *world) client(n int) {
 	d := newDice(w.seed, fmt.Sprint("client", n))
+	var missed *pb.PutRequest // was told that its key isn't there
 	for range w.plan.ops {
-		time.Sleep(d.between(0, w.plan.think+1))
+		if missed == nil {
+			time.Sleep(d.between(0, w.plan.think+1))
+		}
 		r := &record{client: n, start: w.tick.Add(1), began: time.Now()}
 		w.history.add(r)
-		r.req = w.request(d, r)
+		if r.req = w.request(d, r); missed != nil {
+			r.req = &pb.RangeRequest{Key: missed.Key} // it looks for itself, at once
+		}
 		w.do(w.sharder(d.n(w.plan.sharders)), r, d.between(300*time.Millisecond, 5*time.Second))
+		if missed = nil; isError(r.err, errNotFound) {
+			missed, _ = r.req.(*pb.PutRequest)
+		}
 	}
 }
 

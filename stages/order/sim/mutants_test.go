@@ -236,7 +236,7 @@ func compactShards(s *sharder) pipeline.Stage[*pb.CompactionRequest, *pb.Compact
 		if err != nil {
 			return nil, err
 		}
-		if r.Revision <= 0 || r.Revision > cut.Revision {
+		if r.Revision <= cut.Compacted || r.Revision > cut.Revision {
 			return s.Compact(ctx, r)
 		}
 		for i, c := range s.conns {

@@ -15,7 +15,9 @@ import (
 type truth struct {
 	global  []map[int64]int64
 	covered []int64
+	base    int64 // of the empty store
 	top     int64
+	gone    int64                        // what is before it was compacted before there was an order
 	events  map[int64][]*mvccpb.KeyValue // with global revisions
 }
 
@@ -27,7 +29,8 @@ const (
 
 // readTruth replays all entries, and what the shards hold.
 func readTruth(g *order.Genesis, entries [][]byte, shards []*shard) (*truth, error) {
-	t := &truth{top: 1, events: map[int64][]*mvccpb.KeyValue{}}
+	base := max(1, g.FirstRevision-1)
+	t := &truth{base: base, top: base, events: map[int64][]*mvccpb.KeyValue{}}
 	for _, e := range entries {
 		switch e[1] {
 		case genesisKind:
@@ -50,7 +53,7 @@ func readTruth(g *order.Genesis, entries [][]byte, shards []*shard) (*truth, err
 			}
 		}
 	}
-	for g := int64(2); g <= t.top; g++ {
+	for g := base + 1; g <= t.top; g++ {
 		if len(t.events[g]) == 0 {
 			return nil, fmt.Errorf("hole in the order: nothing happened at revision %d", g)
 		}
@@ -60,12 +63,16 @@ func readTruth(g *order.Genesis, entries [][]byte, shards []*shard) (*truth, err
 
 // begin gives numbers to what the shards held before.
 func (t *truth) begin(g *order.Genesis) {
+	if t.base > 1 {
+		t.gone = t.base
+	}
 	for i, s := range g.Shards {
-		t.global = append(t.global, map[int64]int64{1: 1})
+		t.global = append(t.global, map[int64]int64{1: t.base})
 		for rev := int64(2); rev < s.Internal[0]; rev++ {
 			t.top++
 			t.global[i][rev] = t.top
 		}
+		t.gone = max(t.gone, t.global[i][s.Compacted])
 		t.covered = append(t.covered, s.Revision)
 	}
 }

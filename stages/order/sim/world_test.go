@@ -14,6 +14,7 @@ import (
 	"github.com/sourcegraph/conc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
@@ -30,7 +31,9 @@ type plan struct {
 	trouble                        time.Duration // between two troubles, on average; 0: none
 	directs                        int           // writes past all sharders
 	adopted                        int           // writes on each shard before there was an order
-	observed                       bool          // whether each sharder has somebody who waits for revisions
+	compacted                      int64         // the revision up to which the shards were compacted before
+	firstRevision                  int64
+	observed                       bool // whether each sharder has somebody who waits for revisions
 	interval                       time.Duration
 	checkpoint, sweep              int
 	sweepDelay                     time.Duration
@@ -49,6 +52,10 @@ func newPlan(d *dice) plan {
 		interval: pick(d, -1, 2*time.Millisecond, 20*time.Millisecond),
 		sweep:    pick(d, 1, 5, 1000), sweepDelay: pick(d, 20*time.Millisecond, 300*time.Millisecond), checkpoint: pick(d, 2, 10, 1000),
 	}
+	if p.adopted > 0 {
+		p.compacted = pick(d, int64(0), 2, 3)
+	}
+	p.firstRevision = pick(d, int64(0), 0, 0, 30)
 	p.weather.slow = pick(d, 0, .05, .3)
 	if p.trouble > 0 {
 		p.weather.lost, p.weather.late = pick(d, 0, .02, .1), pick(d, 0, .02, .1)
@@ -169,17 +176,22 @@ func (w *world) table(conns []*conn) *stages.Table {
 
 // prepare gives the shards what they hold before there is an order, and their stamps.
 func (w *world) prepare() {
-	w.genesis = &order.Genesis{Deployment: "00c0ffee00000001", Fingerprint: w.table(nil).Fingerprint()}
+	w.genesis = &order.Genesis{Deployment: "00c0ffee00000001", Fingerprint: w.table(nil).Fingerprint(), FirstRevision: w.plan.firstRevision}
 	for i, s := range w.shards {
 		for n := range w.plan.adopted {
 			w.must(s, &pb.PutRequest{Key: []byte(name(i) + "0"), Value: fmt.Appendf(nil, "adopted%d.%d", i, n)})
 		}
 		w.must(s, &pb.PutRequest{Key: []byte(order.RoutesKey), Value: []byte(w.genesis.Fingerprint)})
-		w.genesis.Shards = append(w.genesis.Shards, order.GenesisShard{Name: name(i), Revision: s.head(), Internal: []int64{s.head()}})
+		if w.plan.compacted > 0 {
+			w.must(s, &pb.CompactionRequest{Revision: w.plan.compacted})
+		}
+		w.genesis.Shards = append(w.genesis.Shards, order.GenesisShard{
+			Name: name(i), Revision: s.head(), Internal: []int64{s.head()}, Compacted: w.plan.compacted,
+		})
 	}
 }
 
-func (w *world) must(s *shard, r *pb.PutRequest) {
+func (w *world) must(s *shard, r proto.Message) {
 	if _, err := s.serve(r); err != nil {
 		panic(err)
 	}
