@@ -51,7 +51,7 @@ func TestNothingStaysOfThousandsOfWatchesAndStreams(t *testing.T) {
 		conn := etcdtest.Conn(t, r.endpoint)
 		wg.Go(func() {
 			for range 40 {
-				restless(pb.NewWatchClient(conn))
+				restless(pb.NewWatchClient(conn), func() (key, end string) { return "k", fmt.Sprintf("k%d", rand.IntN(9)) })
 			}
 		})
 	}
@@ -63,6 +63,38 @@ func TestNothingStaysOfThousandsOfWatchesAndStreams(t *testing.T) {
 	})
 	eventually(t, "the shard has no watcher more than before", func() bool {
 		return gauge(t, "etcd_debugging_mvcc_watcher_total") <= watchers
+	})
+	eventually(t, "no goroutine but Run's is left", func() bool { return goroutines() == 1 })
+}
+
+func TestNothingStaysOfMergedWatchesAndTheirStreams(t *testing.T) {
+	m := newRealm(t, 1, func(o *watch.Options) {
+		o.SetIdle(50 * time.Millisecond)
+		o.ProgressInterval = 20 * time.Millisecond
+		o.HistoryBytes, o.Queue, o.QueueBytes = 4<<10, 4, 4<<10
+	})
+	m.spread(300, 300)
+	stop := m.storm(time.Millisecond)
+	var wg conc.WaitGroup
+	for range 6 {
+		conn := etcdtest.Conn(t, m.rigs[0].endpoint)
+		wg.Go(func() {
+			for range 25 {
+				restless(pb.NewWatchClient(conn), func() (key, end string) { return randomRange(3) })
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	m.rigs[0].cables[1].hold() // merges are full and wait
+	time.Sleep(200 * time.Millisecond)
+	m.rigs[0].cables[1].release()
+	wg.Wait()
+	stop()
+	server := m.rigs[0].server
+	eventually(t, "nothing is held", func() bool {
+		st := server.Stats()
+		_, bytes := server.Waiting()
+		return st.Streams == 0 && st.Watches == 0 && st.History == 0 && bytes == 0 && server.Trunks() == 0
 	})
 	eventually(t, "no goroutine but Run's is left", func() bool { return goroutines() == 1 })
 }
@@ -81,7 +113,7 @@ func goroutines() int {
 
 // restless opens a stream, does some twenty random things on it and ends it in a random
 // way at a random moment, without a look at what the server says.
-func restless(c pb.WatchClient) {
+func restless(c pb.WatchClient, somewhere func() (key, end string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+rand.IntN(40))*time.Millisecond)
 	defer cancel()
 	s, err := c.Watch(ctx)
@@ -97,8 +129,9 @@ func restless(c pb.WatchClient) {
 		case 2:
 			_ = s.Send(&pb.WatchRequest{})
 		default:
+			key, end := somewhere()
 			_ = s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
-				Key: []byte("k"), RangeEnd: []byte(fmt.Sprintf("k%d", rand.IntN(9))), StartRevision: rand.Int64N(300), PrevKv: rand.IntN(2) == 0,
+				Key: []byte(key), RangeEnd: []byte(end), StartRevision: rand.Int64N(300), PrevKv: rand.IntN(2) == 0,
 			}}})
 		}
 	}

@@ -38,6 +38,7 @@ func (in *inlet) take(b *batch, events []*mvccpb.Event) bool {
 		}
 		in.runs = append(in.runs, run{events, b.bytes})
 		in.bytes += b.bytes
+		in.merge.held++
 	}
 	in.done = max(in.done, b.last())
 	in.merge.stir()
@@ -121,6 +122,7 @@ func (in *inlet) cut(n int) run {
 		in.bytes -= r.bytes
 		in.runs[0] = run{}
 		in.runs = in.runs[1:]
+		in.merge.held--
 	}
 	if len(in.runs) == 0 {
 		in.runs = nil

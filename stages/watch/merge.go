@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"sync"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -35,6 +34,7 @@ type merge struct {
 
 	mu      sync.Mutex
 	inlets  []*inlet
+	held    int           // batches in them
 	emitted int64         // every event up to this global revision has gone into the mailbox
 	target  int64         // how far somebody wants emitted to be
 	notify  bool          // a progress notification is due
@@ -61,7 +61,7 @@ func newMerge(w *watch, o Order) *merge {
 	return m
 }
 
-// run emits until the watch ends.
+// run emits until the watch ends. It is called once.
 func (m *merge) run() {
 	ctx := m.watch.ctx
 	var n nag
@@ -111,7 +111,7 @@ func (m *merge) next() (c chunk, goal int64) {
 
 // waits tells whether there is anything to do; mu is held.
 func (m *merge) waits() bool {
-	return m.target > m.emitted || m.notify || m.head() < math.MaxInt64
+	return m.held > 0 || m.target > m.emitted || m.notify
 }
 
 // stir wakes the goroutine if there may be something to do; mu is held.
@@ -197,28 +197,6 @@ func (m *merge) prefix(r run, bound int64, c chunk) int {
 	return len(r.events)
 }
 
-// move notes that everything up to rev is in the mailbox; mu is held.
-func (m *merge) move(rev int64) {
-	if rev <= m.emitted {
-		return
-	}
-	m.emitted = rev
-	if m.moved != nil {
-		close(m.moved)
-		m.moved = nil
-	}
-}
-
-// advance is move where nothing waits that is to go before, so that the notification that
-// is due may go as well; mu is held.
-func (m *merge) advance(rev int64) {
-	m.move(rev)
-	if m.notify && !m.dead && m.emitted >= m.watch.start {
-		m.watch.session.mailbox.offer(item{response: &pb.WatchResponse{Header: m.order.Header(m.emitted), WatchId: m.watch.id}})
-	}
-	m.notify = false
-}
-
 // emit puts one response into the mailbox; it waits for the client.
 func (m *merge) emit(ctx context.Context, c chunk) error {
 	it := item{
@@ -260,98 +238,9 @@ func (m *merge) ask(goal int64) {
 	}
 }
 
-// want has the merge work towards a global revision, and tells whether it is there.
-func (m *merge) want(rev int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.target = max(m.target, rev)
-	m.stir()
-	return m.emitted >= rev
-}
-
-// await waits until everything up to a global revision that is wanted is in the mailbox.
-func (m *merge) await(ctx context.Context, rev int64) error {
-	for {
-		m.mu.Lock()
-		if m.emitted >= rev {
-			m.mu.Unlock()
-			return nil
-		}
-		if m.moved == nil {
-			m.moved = make(chan struct{})
-		}
-		moved := m.moved
-		m.mu.Unlock()
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// announce has a progress notification sent.
-func (m *merge) announce() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.notify = true
-	m.stir()
-}
-
-// at is how far the merge has come, a global revision.
-func (m *merge) at() int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.emitted
-}
-
 // kill makes sure that nothing more reaches the client.
 func (m *merge) kill() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dead = true
-}
-
-// nag says when the shards are to be asked how far they have come: not at once, since most
-// events come by themselves, and with longer and longer pauses where nothing moves. The
-// trunks put together what many merges ask.
-type nag struct {
-	timer *time.Timer
-	due   time.Time // when to ask next; zero if nothing is waited for
-	step  time.Duration
-	at    int64 // how far the merge was
-}
-
-// askDelay is how long the shards' events are given to come by themselves.
-const askDelay = 2 * time.Millisecond
-
-// wait waits until there may be something to do, and tells whether to ask.
-func (n *nag) wait(ctx context.Context, wake <-chan struct{}, goal, at int64) bool {
-	var expired <-chan time.Time
-	if goal == 0 {
-		n.due = time.Time{}
-	} else {
-		if n.due.IsZero() || at > n.at {
-			n.due, n.step, n.at = time.Now().Add(askDelay), askAgain, at
-		}
-		expired = n.set(time.Until(n.due))
-	}
-	select {
-	case <-wake:
-	case <-ctx.Done():
-	case <-expired:
-		n.due = time.Now().Add(n.step)
-		n.step = min(2*n.step, maxBackoff)
-		return true
-	}
-	return false
-}
-
-func (n *nag) set(d time.Duration) <-chan time.Time {
-	if n.timer == nil {
-		n.timer = time.NewTimer(d)
-	} else {
-		n.timer.Reset(d)
-	}
-	return n.timer.C
 }

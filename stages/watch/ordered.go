@@ -3,7 +3,6 @@ package watch
 import (
 	"context"
 	"sync/atomic"
-	"time"
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -174,7 +173,3 @@ func (l *leg) upTo(o Order) (int64, bool) {
 	}
 	return o.Complete(l.hub.shard.Number, rev), true
 }
-
-// askAgain is how long the first answer of a shard to a progress request is waited for,
-// before it is asked again: silence is normal.
-const askAgain = 25 * time.Millisecond

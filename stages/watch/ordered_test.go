@@ -101,9 +101,9 @@ func TestAnythingThatHappensToShardsLosesAndRepeatsNothingInTheOrder(t *testing.
 		feeds = append(feeds, f)
 	}
 	stop := m.storm(2 * time.Millisecond)
-	for i := range 9 {
+	for i := range 12 {
 		c := m.rigs[i%2].cables[i%3]
-		switch i % 3 {
+		switch i % 4 {
 		case 0: // slow
 			c.hold()
 			time.Sleep(100 * time.Millisecond)
@@ -113,7 +113,13 @@ func TestAnythingThatHappensToShardsLosesAndRepeatsNothingInTheOrder(t *testing.
 			time.Sleep(100 * time.Millisecond)
 			c.mend()
 		case 2: // dead and back
-			m.etcds[(i/3)%3].Restart()
+			m.etcds[(i/4)%3].Restart()
+		case 3: // without the order, or with one that is late
+			m.cables[0].hold()
+			m.cables[1].cut()
+			time.Sleep(100 * time.Millisecond)
+			m.cables[0].release()
+			m.cables[1].mend()
 		}
 	}
 	stop()
