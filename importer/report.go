@@ -139,7 +139,7 @@ func (r *Report) writeVerification(w io.Writer) {
 }
 
 func (r *Report) writeLost(w io.Writer) {
-	fmt.Fprintln(w, "not brought, because no client can write them: create and mod revisions, versions, and the history. Each key begins with version 1 at a revision of the target; compares and watches that name a revision of the source have to start over")
+	fmt.Fprintln(w, "not brought, because no client can write them: create and mod revisions, versions, and the history. Each key begins with version 1 at a revision of the target; compares and watches that name a revision of the source have to start over, and locks and elections have to be taken anew")
 }
 
 // Bytes writes a number of bytes for people.

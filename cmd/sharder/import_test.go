@@ -11,11 +11,13 @@ import (
 
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/stages/backend"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// oldEtcd is a single etcd with n keys on both sides of "m", and a lease with two more.
+// oldEtcd is a single etcd with n keys on both sides of "m", and two leases with two more
+// each. One lease has an id that etcd chose, the other an unusual one that a client did.
 func oldEtcd(t *testing.T, n int) (*etcdtest.Etcd, *clientv3.Client) {
 	t.Helper()
 	e := etcdtest.Start(t, func(c *embed.Config) { c.InitialClusterToken = "old" })
@@ -29,8 +31,11 @@ func oldEtcd(t *testing.T, n int) (*etcdtest.Etcd, *clientv3.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"b", "y"} {
-		if _, err := c.Put(t.Context(), key, "leased", clientv3.WithLease(l.ID)); err != nil {
+	if _, err := pb.NewLeaseClient(e.Conn()).LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: -5, TTL: 600}); err != nil {
+		t.Fatal(err)
+	}
+	for key, id := range map[string]clientv3.LeaseID{"b": l.ID, "y": l.ID, "c": -5, "x": -5} {
+		if _, err := c.Put(t.Context(), key, "leased", clientv3.WithLease(id)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,19 +93,19 @@ func TestASingleEtcdIsImported(t *testing.T) {
 	toml := underOrder(order, a, b)
 	path := file(t, toml)
 	dry := []string{"--dry-run"}
-	bring(t, 0, source, path, dry, "to do: 302 puts", "0 deletes, 1 leases to grant", "its revisions will begin at 2000000")
+	bring(t, 0, source, path, dry, "to do: 304 puts", "0 deletes, 2 leases to grant", "its revisions will begin at 2000000")
 	bring(t, exitFailed, source, path, []string{"--verify-only"}, "has not begun yet")
 	for name, e := range map[string]*etcdtest.Etcd{"order": order, "a": a, "b": b} {
 		if r, err := e.Client().Get(t.Context(), "k"); err != nil || r.Header.Revision != 1 {
 			t.Errorf("%s after a dry run: %v, %v", name, r, err)
 		}
 	}
-	bring(t, 0, source, path, nil, "written: 302 puts", "compared: 302 keys", "1 with 2 keys", "no difference", "create and mod revisions")
+	bring(t, 0, source, path, nil, "written: 304 puts", "compared: 304 keys", "2 with 4 keys", "no difference", "create and mod revisions")
 	bring(t, 0, source, path, []string{"--verify-only"}, "no difference")
-	bring(t, 0, source, path, dry, "to do: 0 puts", "302 keys are the same")
+	bring(t, 0, source, path, dry, "to do: 0 puts", "304 keys are the same")
 
 	c := start(t, toml).client()
-	if rev := putAt(t, c, "new"); rev < 2_000_302 {
+	if rev := putAt(t, c, "new"); rev < 2_000_304 {
 		t.Errorf("the next write is at revision %d", rev)
 	}
 	if _, err := c.Delete(t.Context(), "new"); err != nil {
@@ -149,7 +154,7 @@ func TestAnImportGoesOnWhileASharderServes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bring(t, 0, source, file(t, toml), nil, "written: 105 puts", "no difference")
+	bring(t, 0, source, file(t, toml), nil, "written: 107 puts", "no difference")
 	sameKeys(t, old, c)
 }
 
@@ -163,13 +168,13 @@ func TestRevisionsThatDoNotGoOnAreWarnedOf(t *testing.T) {
 	if _, err := r.client().Delete(t.Context(), "k"); err != nil {
 		t.Fatal(err)
 	}
-	bring(t, 0, source, file(t, toml), nil, "warning: the target's revisions began at 3, which the source has passed (23)", "first_revision = 24")
+	bring(t, 0, source, file(t, toml), nil, "warning: the target's revisions began at 3, which the source has passed (25)", "first_revision = 26")
 	order, a, b = clusters(t)
-	toml = strings.Replace(underOrder(order, a, b), "[shards.a]", "first_revision = 24\n[shards.a]", 1)
+	toml = strings.Replace(underOrder(order, a, b), "[shards.a]", "first_revision = 26\n[shards.a]", 1)
 	bring(t, 0, source, file(t, toml), nil, "no difference")
 	c := start(t, toml).client()
 	g, err := c.Get(t.Context(), "", clientv3.WithFromKey(), clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend), clientv3.WithLimit(1))
-	if err != nil || len(g.Kvs) != 1 || g.Kvs[0].ModRevision != 24 {
+	if err != nil || len(g.Kvs) != 1 || g.Kvs[0].ModRevision != 26 {
 		t.Errorf("the first revision: %v, %v", g, err)
 	}
 }
