@@ -117,6 +117,30 @@ func TestASourceThatCompactsDuringARunIsReadAtANewerRevision(t *testing.T) {
 	r.same()
 }
 
+func TestATargetThatCompactsIsComparedAtANewerRevision(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(500)
+	compactions, compacted := 0, int64(0)
+	report := r.done(func(o *importer.Options) {
+		o.Target.KV = tapped{KVClient: o.Target.KV, read: func(in *pb.RangeRequest) {
+			// Only the comparison reads the target at a revision; let it get to the second page.
+			if in.Revision == 0 || string(in.Key) == "\x01" || compactions == 2 {
+				return
+			}
+			compactions++
+			compacted = r.put(r.target, "\x00elsewhere", "")
+			if _, err := r.target.Compact(t.Context(), compacted); err != nil {
+				t.Error(err)
+			}
+		}}
+	})
+	if compactions != 2 || report.VerifiedAt < compacted {
+		t.Fatalf("%d compactions, %+v", compactions, report)
+	}
+	r.same()
+}
+
 func TestAnotherRunBringsWhatChangedSince(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -181,11 +181,20 @@ func restart(o *importer.Options)    { o.Restart = true }
 func dryRun(o *importer.Options)     { o.Mode = importer.DryRun }
 func verifyOnly(o *importer.Options) { o.Mode = importer.VerifyOnly }
 
-// tapped is a KV client whose transactions somebody sees before they are sent and after.
+// tapped is a KV client whose requests somebody sees before they are sent, and
+// transactions after.
 type tapped struct {
 	pb.KVClient
+	read   func(*pb.RangeRequest)
 	before func(*pb.TxnRequest) error // its error is the transaction's
 	after  func(*pb.TxnRequest) error
+}
+
+func (c tapped) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (*pb.RangeResponse, error) {
+	if c.read != nil {
+		c.read(in)
+	}
+	return c.KVClient.Range(ctx, in, opts...)
 }
 
 func (c tapped) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
