@@ -10,10 +10,13 @@ const saveEvery = time.Second
 
 // A checkpoint is due after CheckpointEntries, but with a large map not before there is
 // an entry for every so many of its runs: then what is written down over and over is a
-// small multiple of what is new. What is older than saveAfter is written down in any
-// case, so that a log that hardly grows survives it if somebody compacts the order cluster.
+// small multiple of what is new. mostEntries bounds that, since etcd gives out the past to
+// a watch by a thousand revisions every 100 ms, and the more there are the slower. What is
+// older than saveAfter is written down in any case, so that a log that hardly grows
+// survives it if somebody compacts the order cluster.
 const (
 	runsPerEntry = 16
+	mostEntries  = 30_000
 	saveAfter    = 10 * time.Minute
 )
 
@@ -53,7 +56,7 @@ func (s *saves) now() bool {
 	s.order.mu.RLock()
 	runs := s.order.state.runs()
 	s.order.mu.RUnlock()
-	return n >= int64(max(s.order.opts.CheckpointEntries, runs/runsPerEntry)) || time.Since(s.since) > saveAfter
+	return n >= int64(max(s.order.opts.CheckpointEntries, min(runs/runsPerEntry, mostEntries))) || time.Since(s.since) > saveAfter
 }
 
 // save writes a checkpoint of the present state. It is there when its notice comes by,
