@@ -62,17 +62,23 @@ func (o *oneOrder) moment(c *session, s *start) stages.Cut {
 	return o.order.Replayed()
 }
 
-// read has this process know what was acknowledged before the call. An order cluster
-// that did not answer is given one step to do so, not the whole patience.
+// read has this process know what was acknowledged before the call, unless the order
+// cluster does not answer within the usual patience. One that did not is given one step to
+// do so the next time.
 func (o *oneOrder) read(ctx context.Context) {
 	patience := o.opts.patience
 	if o.mute.Load() {
 		patience = min(patience, probeStep)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	patient, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	_, err := o.order.Now(ctx)
-	o.mute.Store(err != nil)
+	_, err := o.order.Now(patient)
+	for err != nil && pause(patient, progressPause) == nil {
+		_, err = o.order.Now(patient)
+	}
+	if ctx.Err() == nil { // else that says nothing of the order cluster
+		o.mute.Store(err != nil)
+	}
 }
 
 // outlets gives a watch on one shard its mailbox, as its shard's order is the order. One
