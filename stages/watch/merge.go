@@ -1,8 +1,10 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"math"
+	"slices"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -33,7 +35,7 @@ type merge struct {
 	wake  chan struct{}
 
 	mu      sync.Mutex
-	inlets  []*inlet
+	inlets  []*inlet      // by the number of the shard
 	held    int           // batches in them
 	emitted int64         // every event up to this global revision has gone into the mailbox
 	target  int64         // how far somebody wants emitted to be
@@ -58,6 +60,9 @@ func newMerge(w *watch, o Order) *merge {
 		l.out = in
 		m.inlets = append(m.inlets, in)
 	}
+	slices.SortFunc(m.inlets, func(a, b *inlet) int {
+		return cmp.Compare(a.leg.hub.shard.Number, b.leg.hub.shard.Number)
+	})
 	return m
 }
 
