@@ -29,11 +29,14 @@ func (o *Order) Commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.
 		}
 		o.covers.begin()
 		defer o.covers.end()
-		for {
+		for try := 1; ; try++ {
 			reply, err := o.commitOnce(ctx, call, next)
 			var moved *movedOn
-			if !errors.As(err, &moved) {
+			switch {
+			case !errors.As(err, &moved):
 				return reply, err
+			case moved.swept && try >= rounds:
+				return stages.Reply{}, rpctypes.ErrGRPCCompacted
 			}
 			if err := o.Cover(ctx, call.Shard.Number, moved.revision); err != nil {
 				return stages.Reply{}, err
@@ -86,7 +89,7 @@ func (o *Order) told(s *stages.Shard, r *pb.ResponseOp, rev, global int64, wrote
 	case wrote:
 		return refuse(codes.Unavailable, "shard %s: written, at revision %d, but what the request read there was compacted before the answer came", s.Name, global)
 	}
-	return &movedOn{revision: rev}
+	return &movedOn{revision: rev, swept: true}
 }
 
 func (o *Order) coveredOf(shard int) int64 {

@@ -61,9 +61,12 @@ func (o *Order) Guard(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.S
 	}
 }
 
-// movedOn says that call.Guard did not hold: nothing happened, and the shard is at a
-// revision from which on it is worth another try.
-type movedOn struct{ revision int64 }
+// movedOn says that call.Guard did not hold, or that what was read is swept from the map:
+// nothing happened, and the shard is at a revision from which on it is worth another try.
+type movedOn struct {
+	revision int64
+	swept    bool
+}
 
 func (m *movedOn) Error() string {
 	return fmt.Sprintf("sharder: the shard has moved on to revision %d", m.revision)

@@ -128,10 +128,10 @@ var errMovedOn = errors.New("the log was compacted anew, or loaded anew, during 
 // don't refer to. An error leaves the map as it was.
 func (o *Order) sweep(ctx context.Context) error {
 	switch o.sweepState() {
-	case unpublished:
-		return o.save(ctx)
 	default:
 		return nil
+	case unpublished:
+		return o.save(ctx)
 	case due:
 	}
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
