@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/txn"
 )
 
 // time checks real time: who began after another had ended is not told of an older
@@ -60,6 +61,10 @@ func (c *check) errors() error {
 	for _, r := range c.w.history.all {
 		var err error
 		switch {
+		case r.client == strange && mayWrite(r.req):
+			if r.err == nil {
+				err = fmt.Errorf("a sharder with other routes wrote: %v", r)
+			}
 		case r.err == nil:
 		case isError(r.err, errNotFound):
 			err = c.notFound(r)
@@ -73,7 +78,7 @@ func (c *check) errors() error {
 			if c.w.plan.calm() && (c.w.plan.weather.slow == 0 || status.Code(r.err) != codes.DeadlineExceeded) {
 				err = fmt.Errorf("failed although all was well: %v", r)
 			}
-		case status.Code(r.err) == codes.FailedPrecondition && mayBeWide(r.req):
+		case status.Code(r.err) == codes.FailedPrecondition && (mayBeWide(r.req) || r.client == strange):
 		default:
 			err = fmt.Errorf("an error that can't be: %v", r)
 		}
@@ -82,6 +87,17 @@ func (c *check) errors() error {
 		}
 	}
 	return nil
+}
+
+// mayWrite tells whether a request is one that shards have to be asked for with a guard.
+func mayWrite(req proto.Message) bool {
+	switch r := req.(type) {
+	case *pb.PutRequest, *pb.DeleteRangeRequest:
+		return true
+	case *pb.TxnRequest:
+		return !txn.IsTxnReadonly(r) && !mayBeWide(r)
+	}
+	return false
 }
 
 // mayBeWide tells whether a request may be one over several shards that writes.

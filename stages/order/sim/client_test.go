@@ -109,8 +109,8 @@ func lately(d *dice, xs []int64, none int64) int64 {
 	return xs[max(0, len(xs)-1-d.n(4))]
 }
 
-// client sends one request after the other, each to any sharder.
-func (w *world) client(n int) {
+// client sends one request after the other, each to a sharder of its choice.
+func (w *world) client(n int, choose func(*dice) *sharder) {
 	d := newDice(w.seed, fmt.Sprint("client", n))
 	var missed *pb.PutRequest // was told that its key isn't there
 	for range w.plan.ops {
@@ -122,7 +122,7 @@ func (w *world) client(n int) {
 		if r.req = w.request(d, r); missed != nil {
 			r.req = &pb.RangeRequest{Key: missed.Key} // it looks for itself, at once
 		}
-		w.do(w.sharder(d.n(w.plan.sharders)), r, d.between(300*time.Millisecond, 5*time.Second))
+		w.do(choose(d), r, d.between(300*time.Millisecond, 5*time.Second))
 		if missed = nil; isError(r.err, errNotFound) {
 			missed, _ = r.req.(*pb.PutRequest)
 		}

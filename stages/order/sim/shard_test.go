@@ -50,6 +50,9 @@ func (s *shard) leave(d time.Duration, quorum bool) {
 	}
 }
 
+// id is the id of the cluster.
+func (s *shard) id() uint64 { return uint64(s.number) + 1 }
+
 func (s *shard) head() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,6 +67,9 @@ func (s *shard) serve(req proto.Message) (proto.Message, error) {
 		return nil, rpctypes.ErrGRPCNoLeader
 	}
 	resp, err := s.store.apply(req, s.member())
+	if err == nil {
+		headerOf(resp).ClusterId = s.id()
+	}
 	if head := s.store.head(); len(s.moves) == 0 || s.moves[len(s.moves)-1].rev < head {
 		s.moves = append(s.moves, move{time.Now(), head})
 	}

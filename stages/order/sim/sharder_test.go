@@ -57,6 +57,9 @@ func (w *world) newSharder(slot, life int) *sharder {
 		Interval: w.plan.interval, CheckpointEntries: w.plan.checkpoint, SweepRuns: w.plan.sweep, SweepDelay: w.plan.sweepDelay,
 		Random: func(limit time.Duration) time.Duration { return chance.between(0, limit) },
 	}
+	if slot == strange {
+		o.Fingerprint = "that of a file with other routes"
+	}
 	if w.mutant != nil && w.mutant.options != nil {
 		w.mutant.options(w, &o)
 	}

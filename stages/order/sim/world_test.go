@@ -33,6 +33,7 @@ type plan struct {
 	adopted                        int           // writes on each shard before there was an order
 	compacted                      int64         // the revision up to which the shards were compacted before
 	firstRevision                  int64
+	stranger                       bool // whether there is a sharder with other routes
 	observed                       bool // whether each sharder has somebody who waits for revisions
 	interval                       time.Duration
 	checkpoint, sweep              int
@@ -47,6 +48,7 @@ func newPlan(d *dice) plan {
 		// Most of the rules are broken by interleavings alone; troubles hide these.
 		trouble:  pick(d, 0, 0, 2*time.Second, 300*time.Millisecond),
 		directs:  pick(d, 0, 0, 3),
+		stranger: d.chance(.2),
 		observed: d.chance(.5),
 		adopted:  pick(d, 0, 0, 2),
 		interval: pick(d, -1, 2*time.Millisecond, 20*time.Millisecond),
@@ -83,6 +85,7 @@ type world struct {
 
 	mu       sync.Mutex
 	sharders []*sharder // the present ones, by slot
+	stranger *sharder   // one with other routes, if there is one
 	lives    int
 	running  conc.WaitGroup
 	failed   error // the first thing that went wrong outside of requests
@@ -186,7 +189,7 @@ func (w *world) prepare() {
 			w.must(s, &pb.CompactionRequest{Revision: w.plan.compacted})
 		}
 		w.genesis.Shards = append(w.genesis.Shards, order.GenesisShard{
-			Name: name(i), Revision: s.head(), Internal: []int64{s.head()}, Compacted: w.plan.compacted,
+			Name: name(i), ClusterID: s.id(), Revision: s.head(), Internal: []int64{s.head()}, Compacted: w.plan.compacted,
 		})
 	}
 }
@@ -225,6 +228,11 @@ func (w *world) start(slot int) {
 	}
 }
 
+// strange is the slot of the sharder with other routes, and its client's number.
+const strange = -1
+
+func (w *world) anySharder(d *dice) *sharder { return w.sharder(d.n(w.plan.sharders)) }
+
 func (w *world) sharder(slot int) *sharder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -250,7 +258,12 @@ func (w *world) run() error {
 	troubles.Go(func() { w.makeTrouble(ctx) })
 	troubles.Go(func() { w.writeDirectly(ctx) })
 	for n := range w.plan.clients {
-		clients.Go(func() { w.client(n) })
+		clients.Go(func() { w.client(n, w.anySharder) })
+	}
+	if w.plan.stranger {
+		w.stranger = w.newSharder(strange, 0)
+		w.running.Go(func() { w.fail(w.stranger.run(w)) })
+		clients.Go(func() { w.client(strange, func(*dice) *sharder { return w.stranger }) })
 	}
 	clients.Wait()
 	stop()
@@ -265,6 +278,9 @@ func (w *world) run() error {
 	}
 	for _, s := range last {
 		s.die()
+	}
+	if w.stranger != nil {
+		w.stranger.die()
 	}
 	w.running.Wait()
 	return errors.Join(failed, err)
