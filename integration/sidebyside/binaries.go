@@ -6,24 +6,37 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // binaries are the programs that are compared.
 type binaries struct{ etcd, sharder string }
 
 // buildBinaries compiles them into dir with the Go tool that is on the path. It works
-// from anywhere inside the module.
-func buildBinaries(ctx context.Context, dir string) (binaries, error) {
+// from anywhere inside the module. etcd's log takes slower longer to be on the disk than
+// it does by itself, if that is not 0.
+func buildBinaries(ctx context.Context, dir string, slower time.Duration) (binaries, error) {
 	b := binaries{filepath.Join(dir, "etcd"), filepath.Join(dir, "sharder")}
-	for _, p := range []struct{ pkg, out string }{
-		{"go.etcd.io/etcd/server/v3", b.etcd},
-		{"github.com/sharder/sharder/cmd/sharder", b.sharder},
-	} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", p.out, p.pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return b, fmt.Errorf("go build %s: %w\n%s", p.pkg, err, text)
+	var flags []string
+	if slower > 0 {
+		modfile, err := slowDisk(ctx, dir, slower)
+		if err != nil {
+			return b, err
 		}
+		flags = []string{"-modfile", modfile}
 	}
-	return b, nil
+	if err := build(ctx, b.etcd, "go.etcd.io/etcd/server/v3", flags...); err != nil {
+		return b, err
+	}
+	return b, build(ctx, b.sharder, "github.com/sharder/sharder/cmd/sharder")
+}
+
+func build(ctx context.Context, out, pkg string, flags ...string) error {
+	args := append([]string{"build", "-o", out}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, text)
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ import (
 // goroutine writes it.
 type book struct {
 	plan         plan
+	disk         result // how long an fsync takes, if the etcds wait for it
 	begun, ended moment
 	rows         []row
 	errs         []error
@@ -28,7 +29,7 @@ type row struct {
 // cell is one workload on one target.
 type cell struct {
 	target string
-	rounds []result // by round; nil where the cell failed or isn't run on this target
+	rounds []result // by round, nil where the cell failed; none if it isn't run on this target
 }
 
 // measure runs the workloads, the targets in turn in every round. A cell that fails is
@@ -37,12 +38,16 @@ func (b *book) measure(ctx context.Context, targets []*target, chosen []workload
 	for _, w := range chosen {
 		row := row{workload: w}
 		for _, t := range targets {
-			row.cells = append(row.cells, cell{t.name, make([]result, b.plan.rounds)})
+			c := cell{target: t.name}
+			if w.runs(t) {
+				c.rounds = make([]result, b.plan.rounds)
+			}
+			row.cells = append(row.cells, c)
 		}
 		for round := range b.plan.rounds {
 			fmt.Fprintf(progress, "%s, round %d of %d\n", w.name, round+1, b.plan.rounds)
 			for i, t := range targets {
-				if !w.runs(i, len(targets)) {
+				if !w.runs(t) {
 					continue
 				}
 				r, err := w.run(ctx, t, b.plan)
@@ -85,6 +90,9 @@ func (c cell) values(m measure) []float64 {
 // ratios are a cell's numbers in those of another, round by round, sorted.
 func (c cell) ratios(to cell, m measure) []float64 {
 	var all []float64
+	if len(to.rounds) == 0 {
+		return nil
+	}
 	for i, r := range c.rounds {
 		v, ok := r[m]
 		base, both := to.rounds[i][m]

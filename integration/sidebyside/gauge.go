@@ -32,8 +32,8 @@ func (t *target) keepAlives(ctx context.Context) (float64, error) {
 // sum adds up the series that begin so over the etcds behind a target.
 func (t *target) sum(ctx context.Context, prefix string) (float64, error) {
 	var sum float64
-	for _, addr := range t.stats {
-		v, err := series(ctx, addr, prefix)
+	for _, m := range t.members() {
+		v, err := series(ctx, m.addr, prefix)
 		if err != nil {
 			return 0, err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -42,10 +43,15 @@ func runLoop(ctx context.Context, t *target, p plan, clients int, do request) (r
 		wg.Go(func() { l.client(ctx, i, do) })
 	}
 	sleep(ctx, time.Until(l.begin))
+	logBefore, err := t.orderLoad(ctx)
 	before := t.usage()
 	sleep(ctx, time.Until(l.end))
 	after := t.usage()
+	logAfter, err2 := t.orderLoad(ctx)
 	wg.Wait()
+	if err := errors.Join(err, err2); err != nil {
+		return nil, err
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -57,6 +63,7 @@ func runLoop(ctx context.Context, t *target, p plan, clients int, do request) (r
 	}
 	r := result{rate: float64(len(l.samples)) / p.cell.Seconds()}
 	after.since(before, float64(len(l.samples)), r)
+	logAfter.since(logBefore, float64(len(l.samples)), r)
 	r.latency(l.samples)
 	return r, nil
 }

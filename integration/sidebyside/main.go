@@ -17,8 +17,12 @@ import (
 type plan struct {
 	cell     time.Duration // what is counted of one cell; a quarter of it goes before, uncounted
 	rounds   int
-	clients  int // request loops of the cells whose name ends in -N
-	watchers int // watch streams of the watch cells
+	clients  int           // request loops of the cells whose name ends in -N
+	watchers int           // watch streams of the watch cells
+	fsync    bool          // the etcds wait for the disk
+	slower   time.Duration // with fsync, by how much etcd's log takes longer than on this disk
+	dir      string        // where everything is kept meanwhile; "" is the system's place
+	share    float64       // of one CPU, for each shard, when shards are to be the limit; else 0
 }
 
 // warm is the uncounted beginning of a cell.
@@ -43,29 +47,50 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	clients := flags.Int("clients", 32, "request loops at once where a cell has many clients")
 	watchers := flags.Int("watchers", 1000, "watchers on one key")
 	only := flags.String("only", "", "the workloads to run, comma separated, * allowed: "+names(workloads))
+	fsync := flags.Bool("fsync", false, "etcd waits for the disk, as it does in earnest")
+	slower := flags.Duration("slower-disk", 0, "with -fsync, let each fdatasync of etcd's log take this much longer, such as 1ms")
+	dir := flags.String("dir", "", "the `directory` for data, on the disk to measure with -fsync; the system's for temporary files if empty")
+	share := flags.Float64("share", 0, "compare one shard with four instead, each with this share of one CPU, such as 0.1")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	p := plan{time.Duration(*seconds * float64(time.Second)), *rounds, *clients, *watchers}
-	if p.cell < 50*time.Millisecond || p.rounds < 1 || p.clients < 1 || p.watchers < 1 {
-		return fmt.Errorf("-seconds must be at least 0.05, -rounds, -clients and -watchers at least 1")
+	p := plan{time.Duration(*seconds * float64(time.Second)), *rounds, *clients, *watchers, *fsync, *slower, *dir, *share}
+	if p.cell < 50*time.Millisecond || p.rounds < 1 || p.clients < 1 || p.watchers < 1 || p.share < 0 || p.share > 1 {
+		return fmt.Errorf("-seconds must be at least 0.05, -rounds, -clients and -watchers at least 1, -share from 0 to 1")
+	}
+	if p.slower > 0 && !p.fsync {
+		return fmt.Errorf("-slower-disk says nothing without -fsync")
 	}
 	chosen, err := choose(workloads, *only)
 	if err != nil {
 		return err
 	}
-	s, err := newStand(ctx, p.clients, stderr)
+	b := &book{plan: p}
+	if p.fsync {
+		if b.disk, err = measureDisk(p.dir); err != nil {
+			return err
+		}
+	}
+	s, err := newStand(ctx, p, p.layout(), stderr)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	b := &book{plan: p, begun: s.snapshot()}
+	b.begun = s.snapshot()
 	if err := b.measure(ctx, s.targets, chosen, stderr); err != nil {
 		return err
 	}
 	b.ended = s.snapshot()
 	b.print(stdout)
 	return b.failures()
+}
+
+// layout is what has to stand.
+func (p plan) layout() layout {
+	if p.share > 0 {
+		return moreShards(p.share)
+	}
+	return sideBySide
 }
 
 // choose picks workloads by the patterns of -only; none means all.

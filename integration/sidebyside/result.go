@@ -10,13 +10,17 @@ import (
 type measure int
 
 const (
-	rate     measure = iota // operations (events, in watch cells) per second
-	p50                     // latency in µs
-	p99                     // latency in µs
-	proxyCPU                // µs of CPU of what stands in front of etcd, per operation
-	etcdCPU                 // µs of CPU of the etcds behind it, per operation
-	upstream                // at the etcds: watchers for this cell's, or keep-alives per client's
-	measures                // how many there are
+	rate      measure = iota // operations (events, in watch cells) per second
+	p50                      // latency in µs
+	p99                      // latency in µs
+	proxyCPU                 // µs of CPU of what stands in front of etcd, per operation
+	etcdCPU                  // µs of CPU of the etcds that hold the keys, per operation
+	orderCPU                 // µs of CPU of the etcd that holds the order, per operation
+	entries                  // entries of the order log, per 1000 operations
+	positions                // reads at the order etcd, per 1000 operations
+	appends                  // entries of the order log, per second
+	upstream                 // at the etcds: watchers for this cell's, or keep-alives per client's
+	measures                 // how many there are
 )
 
 // result is what one cell measured; what it didn't measure isn't in it.

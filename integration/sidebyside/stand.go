@@ -16,19 +16,24 @@ import (
 type stand struct {
 	dir     string
 	bin     binaries
+	fsync   bool       // the etcds wait for the disk
 	etcds   []*process // started before, stopped behind the proxies
 	proxies []*process
-	targets []*target // etcd itself comes first: the others are compared with it
+	quotas  []*quota
+	targets []*target // the first is what the others are compared with
 }
 
+// layout is what stands: it starts the processes of a stand and makes the targets.
+type layout func(s *stand) error
+
 // newStand builds, starts and seeds. Nothing is left of it if it fails.
-func newStand(ctx context.Context, clients int, progress io.Writer) (*stand, error) {
-	dir, err := os.MkdirTemp("", "sidebyside-")
+func newStand(ctx context.Context, p plan, all layout, progress io.Writer) (*stand, error) {
+	dir, err := os.MkdirTemp(p.dir, "sidebyside-")
 	if err != nil {
 		return nil, err
 	}
-	s := &stand{dir: dir}
-	if err := s.setUp(ctx, clients, progress); err != nil {
+	s := &stand{dir: dir, fsync: p.fsync}
+	if err := s.setUp(ctx, p, all, progress); err != nil {
 		s.stop()
 		return nil, err
 	}
@@ -36,15 +41,16 @@ func newStand(ctx context.Context, clients int, progress io.Writer) (*stand, err
 }
 
 // setUp returns when every target serves and holds what the cells read.
-func (s *stand) setUp(ctx context.Context, clients int, progress io.Writer) (err error) {
+func (s *stand) setUp(ctx context.Context, p plan, all layout, progress io.Writer) (err error) {
 	fmt.Fprintln(progress, "building etcd and sharder")
-	if s.bin, err = buildBinaries(ctx, s.dir); err != nil {
+	if s.bin, err = buildBinaries(ctx, s.dir, p.slower); err != nil {
 		return err
 	}
-	fmt.Fprintln(progress, "starting 4 etcds, grpc-proxy and 2 sharders")
-	if err := s.startAll(); err != nil {
+	// All processes find the others when they are there, so nothing waits between them.
+	if err := all(s); err != nil {
 		return err
 	}
+	fmt.Fprintf(progress, "started %d etcds and %d proxies\n", len(s.etcds), len(s.proxies))
 	for _, t := range s.targets {
 		if err := t.dial(); err != nil {
 			return err
@@ -54,81 +60,92 @@ func (s *stand) setUp(ctx context.Context, clients int, progress io.Writer) (err
 		}
 	}
 	for _, t := range s.targets {
-		if err := seed(ctx, t, clients); err != nil {
+		if err := seed(ctx, t, p.clients); err != nil {
 			return fmt.Errorf("seed %s: %w", t.name, err)
 		}
 	}
 	return nil
 }
 
-// startAll starts the processes. All of them find the others when they are there, so
-// nothing waits here.
-func (s *stand) startAll() error {
-	addrs, err := freeAddrs(11)
-	if err != nil {
-		return err
-	}
-	clients, peers, front := addrs[0:4], addrs[4:8], addrs[8:11]
-	for i := range clients {
-		if err := s.startEtcd(i, clients[i], peers[i]); err != nil {
-			return err
-		}
-	}
-	s.targets = append(s.targets, &target{name: "etcd", addr: clients[0]})
-	if err := s.front("grpc-proxy", front[0], s.bin.etcd, "grpc-proxy", "start",
-		"--endpoints", clients[0], "--listen-addr", front[0], "--advertise-client-url", front[0],
-		"--data-dir", filepath.Join(s.dir, "grpc-proxy")); err != nil {
-		return err
-	}
-	if err := s.sharder("sharder-1", front[1], clients[:1], []string{"one"}, "[routes]\n\"\" = \"one\"\n"); err != nil {
-		return err
-	}
-	if err := s.sharder("sharder-3", front[2], clients[1:], []string{"one", "two", "three"}, routes); err != nil {
-		return err
-	}
-	s.targets[1].ownPace = true
-	for _, t := range s.targets[:3] {
-		t.etcds, t.stats = s.etcds[:1], clients[:1]
-	}
-	s.targets[3].etcds, s.targets[3].stats = s.etcds[1:], clients[1:]
-	return nil
+// member is an etcd that runs, a cluster of its own.
+type member struct {
+	process *process
+	addr    string
 }
 
-// startEtcd starts etcd i, a cluster of its own.
-func (s *stand) startEtcd(i int, client, peer string) error {
-	name := fmt.Sprintf("etcd-%d", i)
-	p, err := start(s.dir, name, s.bin.etcd, "--name", name, "--data-dir", filepath.Join(s.dir, name),
-		"--listen-client-urls", "http://"+client, "--advertise-client-urls", "http://"+client,
-		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
-		"--initial-cluster", name+"=http://"+peer, "--log-level", "warn", "--unsafe-no-fsync")
+// startEtcds starts n etcds.
+func (s *stand) startEtcds(n int) ([]member, error) {
+	addrs, err := freeAddrs(2 * n)
+	if err != nil {
+		return nil, err
+	}
+	var members []member
+	for i := range n {
+		p, err := s.startEtcd(addrs[i], addrs[n+i])
+		if err != nil {
+			return nil, err
+		}
+		members = append(members, member{p, addrs[i]})
+	}
+	return members, nil
+}
+
+func (s *stand) startEtcd(client, peer string) (*process, error) {
+	name := fmt.Sprintf("etcd-%d", len(s.etcds))
+	args := []string{
+		"--name", name, "--data-dir", filepath.Join(s.dir, name),
+		"--listen-client-urls", "http://" + client, "--advertise-client-urls", "http://" + client,
+		"--listen-peer-urls", "http://" + peer, "--initial-advertise-peer-urls", "http://" + peer,
+		"--initial-cluster", name + "=http://" + peer, "--log-level", "warn",
+		// What a shard has to allow above what clients may send.
+		"--max-txn-ops", "256", "--max-request-bytes", "2097152",
+	}
+	if !s.fsync {
+		args = append(args, "--unsafe-no-fsync")
+	}
+	p, err := start(s.dir, name, s.bin.etcd, args...)
 	if err == nil {
 		s.etcds = append(s.etcds, p)
 	}
-	return err
+	return p, err
 }
 
-// sharder writes a configuration and starts sharder on it.
-func (s *stand) sharder(name, listen string, endpoints, shards []string, routes string) error {
-	text := fmt.Sprintf("listen = [%q]\n", listen)
+// sharder writes a configuration, starts sharder on it and makes it a target. With an
+// order cluster it is shape C, without one A or B.
+func (s *stand) sharder(name string, shards []member, order *member, routes string) error {
+	addrs, err := freeAddrs(1)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("listen = [%q]\n", addrs[0])
+	if order != nil {
+		text += fmt.Sprintf("\n[order]\nendpoints = [%q]\n", order.addr)
+	}
 	for i, shard := range shards {
-		text += fmt.Sprintf("\n[shards.%s]\nendpoints = [%q]\n", shard, endpoints[i])
+		text += fmt.Sprintf("\n[shards.%s]\nendpoints = [%q]\n", shardNames[i], shard.addr)
 	}
 	file := filepath.Join(s.dir, name+".toml")
 	if err := os.WriteFile(file, []byte(text+"\n"+routes), 0o600); err != nil {
 		return err
 	}
-	return s.front(name, listen, s.bin.sharder, "--conf", file)
-}
-
-// front starts a proxy and makes it a target.
-func (s *stand) front(name, listen, path string, args ...string) error {
-	p, err := start(s.dir, name, path, args...)
+	t, err := s.front(name, addrs[0], s.bin.sharder, "--conf", file)
 	if err != nil {
 		return err
 	}
-	s.proxies = append(s.proxies, p)
-	s.targets = append(s.targets, &target{name: name, addr: listen, proxy: p})
+	t.shards, t.order = shards, order
 	return nil
+}
+
+// front starts a proxy and makes it a target.
+func (s *stand) front(name, listen, path string, args ...string) (*target, error) {
+	p, err := start(s.dir, name, path, args...)
+	if err != nil {
+		return nil, err
+	}
+	s.proxies = append(s.proxies, p)
+	t := &target{name: name, addr: listen, proxy: p}
+	s.targets = append(s.targets, t)
+	return t, nil
 }
 
 // stop ends everything, the proxies before what they stand in front of.
@@ -142,6 +159,9 @@ func (s *stand) stop() {
 			wg.Go(p.stop)
 		}
 		wg.Wait()
+	}
+	for _, q := range s.quotas {
+		_ = q.remove() // its processes have ended
 	}
 	_ = os.RemoveAll(s.dir)
 }

@@ -18,12 +18,12 @@ const connections = 8
 // target is one thing that speaks the etcd API. Any number of goroutines use it. It is
 // closed by the stand.
 type target struct {
-	name  string
-	addr  string
-	proxy *process   // what stands in front of etcd; nil for etcd itself
-	etcds []*process // the etcds that answer
-	stats []string   // host:port of those etcds' /metrics
-	conns []*grpc.ClientConn
+	name   string
+	addr   string
+	proxy  *process // what stands in front of etcd; nil for etcd itself
+	shards []member // the etcds that hold the keys
+	order  *member  // the etcd that holds the order of several; nil without one
+	conns  []*grpc.ClientConn
 
 	ownPace bool // answers keep-alives when it makes its own, not when asked
 }
@@ -89,10 +89,18 @@ func (t *target) gone() error {
 			return err
 		}
 	}
-	for _, p := range t.etcds {
-		if err := p.ended(); err != nil {
+	for _, m := range t.members() {
+		if err := m.process.ended(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// members are all etcds behind the target.
+func (t *target) members() []member {
+	if t.order == nil {
+		return t.shards
+	}
+	return append(t.shards[:len(t.shards):len(t.shards)], *t.order)
 }

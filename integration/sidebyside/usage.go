@@ -12,11 +12,12 @@ import (
 // tick is the unit of CPU time in /proc: USER_HZ is 100 on all of Linux.
 const tick = 10 * time.Millisecond
 
-// usage is CPU time spent so far, user and system, by what stands in front of etcd and
-// by the etcds behind it. known is false where there is no /proc.
+// usage is CPU time spent so far, user and system, by what stands in front of etcd, by
+// the etcds that hold the keys and by the one that holds the order. known is false where
+// there is no /proc.
 type usage struct {
-	proxy, etcd time.Duration
-	known       bool
+	proxy, etcd, order time.Duration
+	known              bool
 }
 
 // usage reads what a target's processes have spent.
@@ -30,8 +31,11 @@ func (t *target) usage() usage {
 	if t.proxy != nil {
 		add(&u.proxy, t.proxy)
 	}
-	for _, p := range t.etcds {
-		add(&u.etcd, p)
+	for _, m := range t.shards {
+		add(&u.etcd, m.process)
+	}
+	if t.order != nil {
+		add(&u.order, t.order.process)
 	}
 	return u
 }
@@ -46,6 +50,9 @@ func (u usage) since(before usage, n float64, r result) {
 		r[proxyCPU] = micros(u.proxy-before.proxy) / n
 	}
 	r[etcdCPU] = micros(u.etcd-before.etcd) / n
+	if u.order > 0 {
+		r[orderCPU] = micros(u.order-before.order) / n
+	}
 }
 
 // cpu is fields 14 and 15 of /proc/PID/stat (proc_pid_stat(5)). The second field is

@@ -6,7 +6,7 @@ import "context"
 type workload struct {
 	name string
 	what string // one line for the table
-	pair bool   // only on etcd itself and the target with several shards
+	pair bool   // only on etcd itself and the targets with several shards
 	run  func(ctx context.Context, t *target, p plan) (result, error)
 }
 
@@ -26,11 +26,13 @@ var workloads = []workload{
 	{name: "span-N", what: "1000 keys, a third on each of three shards", pair: true, run: many(list("span/"))},
 	{name: "watch-paced", what: "20 puts per second to one key, how late its watchers are; at etcd: watchers opened", run: watchPaced},
 	{name: "watch-full", what: "puts to one key as fast as its watchers take them; at etcd: watchers opened", run: watchFull},
+	{name: "feed-one", what: "1000 events per second over a range of one shard", run: feedCell("solo/")},
+	{name: "feed-three", what: "1000 events per second over a range of three shards", pair: true, run: feedCell("feed/")},
 	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client; at etcd: keep-alives per client's", run: keepAlive},
 }
 
-// runs reports whether the workload is measured on target i of the stand.
-func (w workload) runs(i, targets int) bool { return !w.pair || i == 0 || i == targets-1 }
+// runs reports whether the workload is measured on a target.
+func (w workload) runs(t *target) bool { return !w.pair || t.proxy == nil || len(t.shards) > 1 }
 
 // alone measures a request with one client.
 func alone(make func(*target, int) request) func(context.Context, *target, plan) (result, error) {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"io"
+)
+
+// bar is how fast one order over all shards has to be: a measure of a workload on a
+// target, in that of another workload or target.
+type bar struct {
+	what    string
+	measure measure
+	of, to  [2]string // workload and target
+	most    bool      // the ratio has to be at most the limit, otherwise at least
+	limit   float64
+	needs   func(p plan) bool // nil: counts in any run
+}
+
+// bars are all of them. Those whose cells a run doesn't have are not printed.
+var bars = []bar{
+	{what: "get, many clients", measure: rate, of: [2]string{"get-N", "sharder-C"}, to: [2]string{"get-N", "sharder-3"}, limit: 0.8},
+	{what: "get, one client", measure: p50, of: [2]string{"get-1", "sharder-C"}, to: [2]string{"get-1", "etcd"}, most: true, limit: 2},
+	{what: "put, many clients", measure: rate, of: [2]string{"put-N", "sharder-C"}, to: [2]string{"put-N", "sharder-3"}, limit: 0.5, needs: func(p plan) bool { return !p.fsync }},
+	{what: "put that waits for the disk, one client", measure: p50, of: [2]string{"put-1", "sharder-C"}, to: [2]string{"put-1", "etcd"}, most: true, limit: 2.3, needs: func(p plan) bool { return p.fsync }},
+	{what: "events of three shards against those of one", measure: p99, of: [2]string{"feed-three", "sharder-C"}, to: [2]string{"feed-one", "sharder-C"}, most: true, limit: 3},
+	{what: "put, four shards against one", measure: rate, of: [2]string{"put-N", "shards-4"}, to: [2]string{"put-N", "shards-1"}, limit: 3.2},
+}
+
+// printBars tells which bars the run meets, by the median over its rounds.
+func (b *book) printBars(w io.Writer) {
+	begun := false
+	for _, bar := range bars {
+		of, ok1 := b.cell(bar.of)
+		to, ok2 := b.cell(bar.to)
+		if !ok1 || !ok2 || bar.needs != nil && !bar.needs(b.plan) {
+			continue
+		}
+		ratios := of.ratios(to, bar.measure)
+		if len(ratios) == 0 {
+			continue
+		}
+		if !begun {
+			fmt.Fprintln(w)
+			line(w, []string{"bar", "ratio", "measured", "required", ""})
+			rule(w, 5)
+			begun = true
+		}
+		line(w, bar.cells(ratios))
+	}
+}
+
+// cells are a bar's line in the table.
+func (b bar) cells(ratios []float64) []string {
+	met, sign := median(ratios) >= b.limit, "≥"
+	if b.most {
+		met, sign = median(ratios) <= b.limit, "≤"
+	}
+	verdict := "met"
+	if !met {
+		verdict = "missed"
+	}
+	which := fmt.Sprintf("%s, `%s` %s : `%s` %s", titles[b.measure], b.of[0], b.of[1], b.to[0], b.to[1])
+	return []string{b.what, which, spread(ratios), fmt.Sprintf("%s %v", sign, b.limit), verdict}
+}
+
+// cell finds what was measured of a workload on a target.
+func (b *book) cell(name [2]string) (cell, bool) {
+	for _, r := range b.rows {
+		for _, c := range r.cells {
+			if r.workload.name == name[0] && c.target == name[1] {
+				return c, true
+			}
+		}
+	}
+	return cell{}, false
+}
