@@ -21,6 +21,9 @@ import (
 func (o *Order) Pin(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Stage[*stages.Op, *stages.Reply] {
 	return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
 		req := op.Request.GetRequestRange()
+		if reply, done, err := o.early(ctx, op, next); done {
+			return reply, err
+		}
 		for try := 1; ; try++ {
 			cut, now, err := o.cutFor(ctx, req, try > 1)
 			if err != nil {

@@ -2,9 +2,11 @@ package order_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -85,6 +87,46 @@ func TestCompactionOvertakesARead(t *testing.T) {
 	}
 	if !done.Load() {
 		t.Fatal("nothing overtook anything")
+	}
+}
+
+// On a quiet log the shard is asked before the position is known; what it says counts
+// only if nothing came into the log meanwhile.
+func TestReadOfAQuietLogWaitsOnceAndIsOfNow(t *testing.T) {
+	t.Parallel()
+	for want, writes := range map[string]int{"a=1@2/2 at 2": 0, "a=2@2/3 at 3": 1} {
+		r := newRig(t, 2)
+		shard, log := &wire{}, &wire{}
+		s, other := r.sharder(nil, onShard(0, shard), onShard(-1, log)), r.sharder(nil)
+		r.Put(s, "a", "1")
+		time.Sleep(50 * time.Millisecond) // for the log to be quiet
+		asked := make(chan struct{})
+		var reads atomic.Int64
+		shard.set(func(_ context.Context, _ string, args any) error {
+			if q, ok := args.(*pb.RangeRequest); ok && string(q.Key) == "a" && reads.Add(1) == 1 {
+				defer close(asked)
+				if writes > 0 {
+					r.Put(other, "a", "2") // acknowledged before the log is read
+				}
+			}
+			return nil
+		})
+		log.set(func(ctx context.Context, _ string, args any) error {
+			if _, ok := args.(*pb.RangeRequest); ok {
+				select {
+				case <-asked:
+				case <-ctx.Done():
+					return errors.New("the shard is not asked before the log is read")
+				}
+			}
+			return nil
+		})
+		if got := r.Range(s, "a", ""); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if n := reads.Load(); n != int64(1+writes) {
+			t.Errorf("the shard was read %d times, with %d writes meanwhile", n, writes)
+		}
 	}
 }
 

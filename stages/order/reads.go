@@ -115,7 +115,11 @@ func (o *Order) Now(ctx context.Context) (stages.Cut, error) {
 	if err := o.usable(); err != nil {
 		return stages.Cut{}, err
 	}
-	r := o.reads.join()
+	return o.reached(ctx, o.reads.join())
+}
+
+// reached waits for a read of the position, and until the log is replayed that far.
+func (o *Order) reached(ctx context.Context, r *read) (stages.Cut, error) {
 	select {
 	case <-r.done:
 	case <-ctx.Done():
