@@ -273,6 +273,24 @@ func TestAnotherSourceIsRefused(t *testing.T) {
 	r.same()
 }
 
+// Etcds that were set up alike have the same cluster id.
+func TestAnotherSourceWithTheSameIDIsRefusedWhileAnImportIsUnderWay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(200)
+	if _, err := r.run(killedAfter(50)); err == nil {
+		t.Fatal("not killed")
+	}
+	twin := newRig(t)
+	twin.fill(300)
+	_, err := r.run(func(o *importer.Options) { o.Source = twin.options.Source })
+	if err == nil || !strings.Contains(err.Error(), "another source") {
+		t.Fatal(err)
+	}
+	r.done()
+	r.same()
+}
+
 func TestOfTwoImportsTheOlderOneStops(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -107,6 +107,12 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return r.report, err
 }
 
+// errOther is a source with the cluster id of another one.
+var errOther = errors.New("this is another source than the one that was being imported")
+
+// unknown is a number of keys that is still to be counted.
+const unknown = -1
+
 // errWentBack is a source that is not what it was.
 var errWentBack = errors.New("the source is at a lower revision than the one that was being imported: it was restored from a backup, or it is another one")
 
@@ -153,7 +159,7 @@ func (r *run) first(ctx context.Context, source string, revision int64) error {
 		return err
 	}
 	r.rec = &record{
-		Source: source, Prefix: r.Prefix, Revision: revision, Base: revision, Rounds: 1,
+		Source: source, Prefix: r.Prefix, Revision: revision, Base: revision, Rounds: 1, Keys: unknown,
 		Phase: phaseCopy, Start: target.Revision, Began: time.Now().UTC(),
 	}
 	r.judge = judgeOf(r.rec, r.Overwrite)
@@ -162,7 +168,7 @@ func (r *run) first(ctx context.Context, source string, revision int64) error {
 
 // again begins a further round, at a newer revision.
 func (r *run) again(revision int64) {
-	r.rec.Revision, r.rec.Phase = revision, phaseCopy
+	r.rec.Revision, r.rec.Keys, r.rec.Phase = revision, unknown, phaseCopy
 	r.rec.Rounds++
 	r.judge = judgeOf(r.rec, r.Overwrite) // it has to know where the round before stopped
 	r.rec.Next, r.rec.Ahead = nil, nil
@@ -207,6 +213,10 @@ func (r *run) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.rec.Keys >= 0 && r.rec.Keys != total.Count {
+		return fmt.Errorf("%w: %d keys at revision %d, there were %d; --restart begins anew", errOther, total.Count, r.rec.Revision, r.rec.Keys)
+	}
+	r.rec.Keys = total.Count
 	if err := r.checkReserved(ctx); err != nil {
 		return err
 	}

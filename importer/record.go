@@ -39,6 +39,9 @@ type record struct {
 	Base     int64 `json:"base"`
 	Complete bool  `json:"complete,omitempty"`
 	Rounds   int   `json:"rounds"`
+	// Keys is how many keys the source has at Revision, which never changes: etcds that
+	// were set up alike have the same cluster id.
+	Keys int64 `json:"keys"`
 
 	Phase string `json:"phase"`
 	// Keys below Next are done in this phase; those from Next to Ahead, both included,
