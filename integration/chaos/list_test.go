@@ -43,6 +43,15 @@ func TestListThenWatchMissesNothingWhileOthersWrite(t *testing.T) {
 	trial.Judge()
 }
 
+// Few keys and no rest: what happens between two steps of a request happens here.
+func TestOneRevisionUnderContention(t *testing.T) {
+	t.Parallel()
+	f := startOrdered(t, 1, 1, 1, 1)
+	trial := newTrialOf(t, witness.ClientOptions{Clients: 24, Ops: 150 * rounds(t), Patience: 10 * time.Second, Seed: seed(t), Few: true}, f.servers...)
+	trial.clients.Wait()
+	trial.judge()
+}
+
 // TestPorcupineFindsOneOrderOverAllShards has less history than the trials, but leaves
 // finding an order of all requests to a search.
 func TestPorcupineFindsOneOrderOverAllShards(t *testing.T) {
