@@ -82,6 +82,7 @@ func (f *ordered) suffer() {
 			fault.happen()
 			trial.Latecomers()
 			trial.Flowing("after " + fault.name)
+			trial.Compact()
 		}
 	}
 	trial.Settle()
@@ -113,6 +114,7 @@ func TestTheTrialPassesOnOneEtcdThatIsKilledAndFrozen(t *testing.T) {
 		c.Resume(0)
 		trial.Latecomers()
 		trial.Flowing("after a pause")
+		trial.Compact()
 	}
 	time.Sleep(time.Second)
 	trial.Judge()

@@ -47,9 +47,11 @@ func TestListThenWatchMissesNothingWhileOthersWrite(t *testing.T) {
 func TestOneRevisionUnderContention(t *testing.T) {
 	t.Parallel()
 	f := startOrdered(t, 1, 1, 1, 1)
-	trial := newTrialOf(t, witness.ClientOptions{Clients: 24, Ops: 150 * rounds(t), Patience: 10 * time.Second, Seed: seed(t), Few: true}, f.servers...)
-	trial.clients.Wait()
-	trial.judge()
+	trial := witness.NewTrialOf(t, witness.ClientOptions{
+		Clients: 24, Ops: 150 * witness.Rounds(t), Patience: 10 * time.Second, Seed: witness.Seed(t), Few: true,
+	}, f.servers...)
+	trial.Wait()
+	trial.Judge()
 }
 
 // TestPorcupineFindsOneOrderOverAllShards has less history than the trials, but leaves

@@ -65,6 +65,18 @@ func (w *Watch) Until(rev int64) *Watch {
 	return cut
 }
 
+// Progress is how many promises the watch got that everything up to a revision has come.
+func (w *Watch) Progress() (n int) {
+	for _, s := range w.Segments {
+		for _, r := range s.Responses {
+			if !r.Created && !r.Canceled && len(r.Events) == 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Events is all that the watch received, in the order it came.
 func (w *Watch) Events() (all []*mvccpb.Event) {
 	for _, s := range w.Segments {

@@ -26,7 +26,8 @@ type Trial struct {
 	servers   []Server
 	clients   *Clients
 	rand      *rand.Rand
-	followers []*Follower
+	followers []*Follower // the first has everything
+	compacted int64       // everything below may have gone
 }
 
 // NewTrial starts clients, and watchers that are there from the beginning. The etcd is
@@ -77,12 +78,25 @@ func (r *Trial) Follow(name string, c *pb.WatchCreateRequest, servers ...Server)
 // Latecomers starts watchers of the past, the present and the near future.
 func (r *Trial) Latecomers() {
 	now := r.clients.Newest()
-	for i, start := range []int64{1 + r.rand.Int64N(max(1, now)), now + 1, now + 20} {
+	for i, start := range []int64{r.compacted + 1 + r.rand.Int64N(max(1, now-r.compacted)), now + 1, now + 20} {
 		c := Watching("\x00", "\x00", start)
 		if i == 0 {
 			c.Key, c.RangeEnd = []byte("h"), []byte("z2")
 		}
 		r.follow(fmt.Sprint("late, from ", start), c)
+	}
+}
+
+// keptRevisions is how much history Compact leaves: more than a watcher misses while
+// something is broken, since the first of them is to see everything.
+const keptRevisions = 500
+
+// Compact asks any server for a compaction, once there is enough history.
+func (r *Trial) Compact() {
+	if rev := r.clients.Newest() - keptRevisions; rev > r.compacted {
+		r.compacted = rev
+		s := r.servers[r.rand.IntN(len(r.servers))]
+		r.Ask(s, 2*time.Second, &pb.CompactionRequest{Revision: rev, Physical: r.rand.IntN(2) == 0})
 	}
 }
 
@@ -122,27 +136,32 @@ func (r *Trial) Settle() {
 }
 
 // Judge ends the trial: clients stop, a last write is put, and everything up to it is
-// held against the history that each server tells from the beginning, which it gives.
+// held against the history that the first watcher has from the beginning, and gives that.
+// Every server must tell the same, as far back as it can.
 func (r *Trial) Judge() *history.Timeline {
 	r.t.Helper()
 	last := r.last()
-	var full []*history.Watch
 	for _, s := range r.servers {
-		w := r.all(Follow("full, "+s.Name, Watching("\x00", "\x00", 1), s), last)
-		full = append(full, w)
+		r.Follow("full, "+s.Name, Watching("\x00", "\x00", r.compacted+1), s)
 	}
-	timeline, wrong := history.NewTimeline(full[0].Events())
+	var watches []*history.Watch
+	for _, f := range r.followers {
+		watches = append(watches, r.all(f, last))
+	}
+	timeline, wrong := history.NewTimeline(watches[0].Events())
 	ops := r.Log.Ops()
 	wrong = append(wrong, history.Check(ops, timeline)...)
-	for _, f := range r.followers {
-		full = append(full, r.all(f, last))
-	}
-	broken := 0
-	for _, w := range full {
+	broken, promises := 0, 0
+	for _, w := range watches {
 		wrong = append(wrong, history.CheckWatch(w, timeline, true)...)
 		broken += len(w.Segments) - 1
+		promises += w.Progress()
 	}
-	r.t.Logf("%d requests, %d of them answered writes, %d revisions; %d watchers, %d broken streams", len(ops), r.clients.Writes(), last, len(full), broken)
+	r.t.Logf("%d requests, %d of them answered writes, %d revisions, the first %d compacted; %d watchers, %d broken streams, %d promises",
+		len(ops), r.clients.Writes(), last, r.compacted, len(watches), broken, promises)
+	if promises < len(watches) {
+		r.t.Errorf("only %d answers to requests for progress", promises)
+	}
 	for i, v := range wrong {
 		if i == 20 {
 			r.t.Errorf("and %d more", len(wrong)-i)
