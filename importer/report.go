@@ -114,7 +114,9 @@ func (p *Plan) write(w io.Writer) {
 
 func (r *Report) writeVerification(w io.Writer) {
 	fmt.Fprintf(w, "compared: %d keys (%s), values and leases, with the target at revision %d\n", r.Keys, Bytes(r.KeyBytes), r.VerifiedAt)
-	fmt.Fprintf(w, "leases: %d with %d keys; they have their ids, and their time begins anew with the whole TTL\n", r.Leases, r.LeasedKeys)
+	if r.Leases > 0 {
+		fmt.Fprintf(w, "leases: %d with %d keys; they have their ids, and their time begins anew with the whole TTL\n", r.Leases, r.LeasedKeys)
+	}
 	if r.EmptyLeases > 0 {
 		fmt.Fprintf(w, "not brought: %d leases without keys\n", r.EmptyLeases)
 	}
