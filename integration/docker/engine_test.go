@@ -6,47 +6,72 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/sharder/sharder/integration/harness"
 )
 
-// label marks everything these tests make, with the run it belongs to.
-const label = "sharder-test"
-
 // toolBound is how long one docker command may take; building an image copies some
 // ten megabytes.
 const toolBound = 2 * time.Minute
 
-// run tells this test process's containers, networks and images from others'.
-var run = randomName()
+// run is the name of this test process, with which the names of all it makes begin, and
+// label is on all of it.
+var (
+	run   = randomName("sharder-")
+	label = "sharder-test=" + run
+)
 
 // randomName is short and unique.
-func randomName() string {
+func randomName(prefix string) string {
 	b := make([]byte, 4)
 	if _, err := rand.Read(b); err != nil {
 		panic(err)
 	}
-	return "sharder-" + hex.EncodeToString(b)
+	return prefix + hex.EncodeToString(b)
 }
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	// Tests clean up after themselves; this is for those that panicked.
-	for _, kind := range [][]string{{"ps", "-aq"}, {"network", "ls", "-q"}, {"images", "-q"}} {
-		out, _ := tool(append(kind, "--filter", "label="+label+"="+run)...)
-		for _, id := range strings.Fields(out) {
-			remove := map[string][]string{"ps": {"rm", "-fv"}, "network": {"network", "rm"}, "images": {"rmi", "-f"}}[kind[0]]
-			_, _ = tool(append(remove, id)...)
-		}
+	reap, err := startReaper()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	code := m.Run()
+	reap()
 	harness.Cleanup()
 	os.Exit(code)
+}
+
+// reaper removes what has a label when its input ends. Tests clean up after themselves;
+// this is for the images, and for a test process that panicked, ran out of time, or was
+// killed.
+const reaper = `trap '' HUP INT TERM
+cat >/dev/null
+for id in $(docker ps -aq --filter "label=$0"); do docker rm -fv "$id"; done
+for id in $(docker network ls -q --filter "label=$0"); do docker network rm "$id"; done
+for id in $(docker images -q --filter "label=$0"); do docker rmi -f "$id"; done`
+
+// startReaper starts one for this process, which it outlives if it has to, and gives the
+// function that has it do its work and waits.
+func startReaper() (reap func(), err error) {
+	cmd := exec.Command("/bin/sh", "-c", reaper, label)
+	var in io.WriteCloser
+	if in, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() { in.Close(); _ = cmd.Wait() }, nil
 }
 
 // tool runs the docker tool and gives what it prints.
@@ -70,9 +95,20 @@ func docker(t testing.TB, args ...string) string {
 	return out
 }
 
-// image builds the image of a package's binary. It is removed with the test.
-func image(t testing.TB, name, pkg string) string {
+// images holds the tags of those that were built in this process.
+var images struct {
+	sync.Mutex
+	tags map[string]string
+}
+
+// image builds the image of a package's binary, once. The reaper removes it.
+func image(t testing.TB, pkg string) string {
 	t.Helper()
+	images.Lock()
+	defer images.Unlock()
+	if tag := images.tags[pkg]; tag != "" {
+		return tag
+	}
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "empty"), 0o777); err != nil {
 		t.Fatal(err)
@@ -85,70 +121,21 @@ func image(t testing.TB, name, pkg string) string {
 	if err := os.WriteFile(filepath.Join(dir, "program"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	tag := run + "-" + name
-	docker(t, "build", "--quiet", "--label", label+"="+run, "--tag", tag, "--file", "Dockerfile", dir)
-	t.Cleanup(func() { _, _ = tool("rmi", "-f", tag) })
+	tag := fmt.Sprint(run, "-", len(images.tags))
+	docker(t, "build", "--quiet", "--label", label, "--tag", tag, "--file", "Dockerfile", dir)
+	if images.tags == nil {
+		images.tags = map[string]string{}
+	}
+	images.tags[pkg] = tag
 	return tag
 }
 
-// network makes a network that is removed with the test.
-func network(t testing.TB) string {
+// network makes a network that is removed with the test. Into an internal one nothing
+// comes from outside, and its containers' published ports are not reached through it.
+func network(t testing.TB, options ...string) string {
 	t.Helper()
-	name := run + "-" + strings.TrimPrefix(randomName(), "sharder-")
-	docker(t, "network", "create", "--label", label+"="+run, name)
+	name := randomName(run + "-")
+	docker(t, append(append([]string{"network", "create", "--label", label}, options...), name)...)
 	t.Cleanup(func() { _, _ = tool("network", "rm", name) })
 	return name
-}
-
-// container is one container. It is removed with the test, and its log is shown if
-// the test failed.
-type container struct {
-	t       testing.TB
-	name    string
-	network string
-}
-
-// create makes a container on a network, known there by its name, without starting
-// it. The options are docker's, the args the program's.
-func create(t testing.TB, network, name, image string, options, args []string) *container {
-	t.Helper()
-	c := &container{t: t, name: network + "-" + name, network: network}
-	all := append([]string{"create", "--name", c.name, "--network", network, "--network-alias", name, "--label", label + "=" + run}, options...)
-	docker(t, append(append(all, image), args...)...)
-	t.Cleanup(c.remove)
-	return c
-}
-
-// remove ends the container.
-func (c *container) remove() {
-	if c.t.Failed() {
-		log, _ := tool("logs", "--tail", "60", c.name)
-		c.t.Logf("%s:\n%s", c.name, log)
-	}
-	_, _ = tool("rm", "-fv", c.name)
-}
-
-// do runs a docker command on the container: start, stop, kill, pause, unpause.
-func (c *container) do(command string, options ...string) {
-	c.t.Helper()
-	docker(c.t, append(append([]string{command}, options...), c.name)...)
-}
-
-// cutOff takes the container off its network; it runs on, and reaches nobody.
-func (c *container) cutOff() {
-	c.t.Helper()
-	docker(c.t, "network", "disconnect", c.network, c.name)
-}
-
-// rejoin puts it back, under the name others know.
-func (c *container) rejoin(alias string) {
-	c.t.Helper()
-	docker(c.t, "network", "connect", "--alias", alias, c.network, c.name)
-}
-
-// published is the loopback address that leads to a port of the container.
-func (c *container) published(port string) string {
-	c.t.Helper()
-	first, _, _ := strings.Cut(docker(c.t, "port", c.name, port), "\n")
-	return first
 }

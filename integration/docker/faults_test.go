@@ -3,125 +3,95 @@
 package docker
 
 import (
-	"context"
+	"slices"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-
-	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/witness"
 )
 
-// put puts one key, once.
-func put(conn *grpc.ClientConn, key string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte(key), Value: []byte("x")})
-	return err
+// fault is something that breaks, is broken for a while, and is mended.
+type fault struct {
+	name      string
+	begin     func()
+	meanwhile func() // what must be so while it lasts
+	end       func()
 }
 
-// get reads one key, once.
-func get(conn *grpc.ClientConn, key string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(key)})
-	return err
+// death, ice and exile are what can happen to hosts: they die and are started again, stand
+// still and go on, or are cut off from a network and join it again.
+func (f *fleet) death(what string, hosts ...*container) fault {
+	return f.befalls(what+" dead", hosts, func(c *container) { c.do("kill") }, func(c *container) { c.do("start") })
 }
 
-// more waits until a shard has acknowledged so many puts more.
-func more(t *testing.T, s *witness.ShardLoad, n int64, what string) {
-	t.Helper()
-	count := s.Acknowledged()
-	witness.Eventually(t, witness.Bound, "puts "+what, func() bool { return s.Acknowledged() >= count+n })
+func (f *fleet) ice(what string, hosts ...*container) fault {
+	return f.befalls(what+" frozen", hosts, func(c *container) { c.do("pause") }, func(c *container) { c.do("unpause") })
 }
 
-func TestShardsAreStoppedFrozenKilledAndCutOff(t *testing.T) {
-	f := startFleet(t, 1, 1, 1)
-	watches := witness.RecordAll(t, f.conn)
-	l := witness.StartLoad(f.conn, 2)
-	two, three := f.shards[1][0], f.shards[2][0]
-	others := func(what string) {
-		t.Helper()
-		more(t, l.Shards[0], 100, "on the shard left alone while "+what)
-	}
-
-	two.do("pause")
-	others("one is frozen")
-	time.Sleep(5 * time.Second)
-	two.do("unpause")
-	more(t, l.Shards[1], 20, "after the thaw")
-
-	three.do("kill")
-	others("one is dead")
-	three.do("start")
-	more(t, l.Shards[2], 20, "after the death")
-
-	two.cutOff()
-	others("one is cut off")
-	time.Sleep(8 * time.Second)
-	two.rejoin(f.aliases[1][0])
-	more(t, l.Shards[1], 20, "after the reunion")
-
-	three.do("stop")
-	others("one is stopped")
-	three.do("start")
-	more(t, l.Shards[2], 20, "after the stop")
-
-	l.Stop()
-	f.check(l, watches, 1, 2)
+func (f *fleet) exile(what, network string, hosts ...*container) fault {
+	return f.befalls(what+" cut off", hosts, func(c *container) { c.cutOff(network) }, func(c *container) { c.rejoin(network) })
 }
 
-func TestAClusterLosesOneMemberAfterTheOther(t *testing.T) {
-	f := startFleet(t, 3, 1, 1)
-	watches := witness.RecordAll(t, f.conn)
-	l := witness.StartLoad(f.conn, 2)
-	hit := l.Shards[0]
-	for i, host := range f.shards[0] {
-		switch i {
-		case 0:
-			host.do("kill")
-			more(t, hit, 50, "with a member dead")
-			host.do("start")
-		case 1:
-			host.cutOff()
-			more(t, hit, 50, "with a member cut off")
-			host.rejoin(f.aliases[0][i])
-		case 2:
-			host.do("pause")
-			more(t, hit, 50, "with a member frozen")
-			host.do("unpause")
+// befalls is a fault of all the hosts at once, and others go on meanwhile.
+func (f *fleet) befalls(name string, hosts []*container, begin, end func(*container)) fault {
+	each := func(do func(*container)) func() {
+		return func() {
+			for _, h := range hosts {
+				do(h)
+			}
 		}
-		time.Sleep(4 * time.Second) // until it is a member again
 	}
-	more(t, hit, 50, "with all members back")
-	l.Stop()
-	f.check(l, watches, 0)
+	return fault{name, each(begin), func() { f.trial.FlowingBy(5, "with "+name) }, each(end)}
 }
 
-func TestSharderServesOnAfterARestartAndAfterEveryShardWasFrozen(t *testing.T) {
-	f := startFleet(t, 1, 1, 1)
-	if err := put(f.conn, "before"); err != nil {
-		t.Fatal(err)
+// happen lets a fault happen, with watches that begin while it lasts and behind it.
+func (f *fleet) happen(x fault) {
+	f.t.Helper()
+	start := time.Now()
+	x.begin()
+	x.meanwhile()
+	f.trial.Latecomers()
+	f.pause()
+	x.end()
+	mended := time.Now()
+	f.trial.Flowing("after " + x.name)
+	f.trial.Settle()
+	f.trial.Latecomers()
+	f.t.Logf("%s for %v; all served %v later", x.name, mended.Sub(start).Round(time.Millisecond), time.Since(mended).Round(time.Millisecond))
+}
+
+// pause is how long a fault lasts after what must be so was seen to be so.
+func (f *fleet) pause() { time.Sleep(time.Duration(200+f.rand.IntN(2000)) * time.Millisecond) }
+
+// faults are those that some keys or servers outlive, in some order.
+func (f *fleet) faults() (all []fault) {
+	r, order, one := f.rand, f.rand.Perm(3), f.shards[0]
+	all = append(all,
+		f.death("an order member", f.order.members[order[0]]),
+		f.ice("an order member", f.order.members[order[1]]),
+		f.exile("an order member", f.order.network, f.order.members[order[2]]),
+	)
+	member := one.members[r.IntN(len(one.members))]
+	all = append(all, []fault{
+		f.death("a member of a shard", member), f.ice("a member of a shard", member), f.exile("a member of a shard", f.shardsNetwork, member),
+	}[r.IntN(3)])
+	two, three := f.shards[1], f.shards[2]
+	all = append(all, f.death("shard two", two.members...), f.ice("shard three", three.members...), f.exile("shard two", f.shardsNetwork, two.members...))
+	left, right := f.sharders[0], f.sharders[1]
+	all = append(all, f.death("sharder left", left), f.ice("sharder right", right), f.exile("sharder left", f.shardsNetwork, left))
+	everything := f.ice("every shard", slices.Concat(one.members, two.members, three.members)...)
+	everything.meanwhile = f.pause // nobody can say anything
+	all = append(all, everything)
+	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+func TestOneRevisionOutlivesEveryHost(t *testing.T) {
+	f := startFleet(t, witness.Seed(t), 3, 1, 1)
+	for range witness.Rounds(t) {
+		for _, x := range f.faults() {
+			f.happen(x)
+		}
 	}
-	f.sharder.do("restart")
-	f.conn = etcdtest.Conn(t, f.sharder.published(clientPort)) // a restart may change the port
-	f.serving()
-	ctx, cancel := context.WithTimeout(context.Background(), witness.Bound)
-	defer cancel()
-	res, err := pb.NewKVClient(f.conn).Range(ctx, &pb.RangeRequest{Key: []byte("before")})
-	if err != nil || len(res.Kvs) != 1 {
-		t.Fatalf("%v %v", res, err)
-	}
-	// Every shard at once is out of reach, and back.
-	for _, hosts := range f.shards {
-		hosts[0].do("pause")
-	}
-	time.Sleep(3 * time.Second)
-	for _, hosts := range f.shards {
-		hosts[0].do("unpause")
-	}
-	f.serving()
+	f.trial.Judge()
 }

@@ -4,14 +4,12 @@ package docker
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
-
-	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
 	"github.com/sharder/sharder/integration/witness"
 )
@@ -19,90 +17,93 @@ import (
 // The port etcd and sharder listen on inside their containers.
 const clientPort = "2379"
 
-// fleet is three shards of several hosts, and a host with sharder in front of them,
-// on one network.
-type fleet struct {
-	t       *testing.T
-	shards  [][]*container
-	aliases [][]string
-	sharder *container
-	conn    *grpc.ClientConn
+// cluster is the members of one etcd, on a network.
+type cluster struct {
+	name    string
+	network string
+	members []*container
 }
 
-// startFleet runs shards of so many members each.
-func startFleet(t *testing.T, members ...int) *fleet {
-	t.Helper()
-	etcd, sharder := image(t, "etcd", harness.EtcdPackage), image(t, "sharder", harness.SharderPackage)
-	f := &fleet{t: t}
-	net := network(t)
-	var endpoints [][]string
-	for shard, n := range members {
-		names := make([]string, n)
-		for i := range n {
-			names[i] = fmt.Sprintf("s%dm%d", shard, i)
-		}
-		var hosts []*container
-		var addrs []string
-		for _, name := range names {
-			hosts = append(hosts, startEtcd(t, net, name, etcd, names))
-			addrs = append(addrs, name+":"+clientPort)
-		}
-		f.shards, f.aliases, endpoints = append(f.shards, hosts), append(f.aliases, names), append(endpoints, addrs)
+// endpoints are those that the hosts of its network know.
+func (c *cluster) endpoints() (all []string) {
+	for _, m := range c.members {
+		all = append(all, m.alias+":"+clientPort)
 	}
-	f.startSharder(net, sharder, endpoints)
-	return f
+	return all
 }
 
-// startEtcd starts one member of a cluster. Its client port is published on loopback
-// as well, for the test to ask the shard itself.
-func startEtcd(t *testing.T, net, name, image string, cluster []string) *container {
+// startCluster starts so many members, and does not wait for them.
+func startCluster(t testing.TB, name, network string, size int, options ...string) *cluster {
 	t.Helper()
+	c := &cluster{name: name, network: network}
 	var initial []string
-	for _, n := range cluster {
-		initial = append(initial, n+"=http://"+n+":2380")
+	for i := range size {
+		alias := fmt.Sprint(name, "-", i)
+		initial = append(initial, alias+"=http://"+alias+":2380")
 	}
-	c := create(t, net, name, image, []string{"--publish", "127.0.0.1::" + clientPort, "--hostname", name}, []string{
-		"--name", name, "--data-dir", "/data", "--unsafe-no-fsync", "--log-level", "warn",
-		"--listen-client-urls", "http://0.0.0.0:" + clientPort, "--advertise-client-urls", "http://" + name + ":" + clientPort,
-		"--listen-peer-urls", "http://0.0.0.0:2380", "--initial-advertise-peer-urls", "http://" + name + ":2380",
-		"--initial-cluster", strings.Join(initial, ","),
-	})
-	c.do("start")
+	for i := range size {
+		alias := fmt.Sprint(name, "-", i)
+		m := create(t, alias, image(t, harness.EtcdPackage), []string{network}, append([]string{"--volume", "/data"}, options...), append([]string{
+			"--name", alias, "--data-dir", "/data", "--unsafe-no-fsync", "--log-level", "warn",
+			"--listen-client-urls", "http://0.0.0.0:" + clientPort, "--advertise-client-urls", "http://" + alias + ":" + clientPort,
+			"--listen-peer-urls", "http://0.0.0.0:2380", "--initial-advertise-peer-urls", "http://" + alias + ":2380",
+			"--initial-cluster", strings.Join(initial, ","),
+		}, harness.ShardFlags()...))
+		m.do("start")
+		c.members = append(c.members, m)
+	}
 	return c
 }
 
-// startSharder starts sharder with a configuration that names the hosts.
-func (f *fleet) startSharder(net, image string, endpoints [][]string) {
-	f.t.Helper()
-	conf := harness.Three(endpoints...)
+// startSharder starts a sharder that clients reach through the first of the networks.
+// Its address stays over restarts.
+func startSharder(t testing.TB, alias string, conf harness.Conf, networks ...string) (*container, witness.Server) {
+	t.Helper()
 	conf.Listen, conf.DataDir = "0.0.0.0:"+clientPort, "/data"
-	path := filepath.Join(f.t.TempDir(), "sharder.toml")
+	path := filepath.Join(t.TempDir(), "sharder.toml")
 	if err := os.WriteFile(path, []byte(conf.Text()), 0o644); err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
-	f.sharder = create(f.t, net, "sharder", image, []string{"--publish", "127.0.0.1::" + clientPort}, []string{"--conf", "/sharder.toml"})
-	docker(f.t, "cp", path, f.sharder.name+":/sharder.toml")
-	f.sharder.do("start")
-	f.conn = etcdtest.Conn(f.t, f.sharder.published(clientPort))
-	f.serving()
+	addr := harness.FreeAddr(t)
+	c := create(t, alias, image(t, harness.SharderPackage), networks, []string{"--publish", addr + ":" + clientPort}, []string{"--conf", "/sharder.toml"})
+	docker(t, "cp", path, c.id+":/sharder.toml")
+	c.do("start")
+	return c, witness.Dial(t, alias, addr)
 }
 
-// serving waits until every shard answers a linearizable read.
-func (f *fleet) serving() {
-	f.t.Helper()
-	for _, key := range witness.Prefixes {
-		witness.Eventually(f.t, witness.Bound, "a read of "+key, func() bool { return get(f.conn, key) == nil })
-	}
+// fleet is one logical etcd: three shards on one network, an order cluster of three
+// members on another, and two sharders that are on both and on a third, where clients are.
+type fleet struct {
+	t             *testing.T
+	shards        []*cluster
+	order         *cluster
+	sharders      []*container
+	servers       []witness.Server
+	trial         *witness.Trial
+	rand          *rand.Rand
+	shardsNetwork string
 }
 
-// check ends a test: the load has stopped, the watches are compared with the shards.
-func (f *fleet) check(l *witness.Load, watches []*witness.Recorder, touched ...int) {
-	f.t.Helper()
-	witness.MarkEnd(f.t, f.conn, watches...)
-	var direct []*grpc.ClientConn
-	for _, hosts := range f.shards {
-		direct = append(direct, etcdtest.Conn(f.t, hosts[0].published(clientPort)))
+// startFleet runs shards of so many members, waits until both sharders serve, and lets
+// clients and watchers in.
+func startFleet(t *testing.T, seed uint64, members ...int) *fleet {
+	t.Helper()
+	f := &fleet{t: t, rand: rand.New(rand.NewPCG(seed, 0)), shardsNetwork: network(t, "--internal")}
+	var endpoints [][]string
+	for i, n := range members {
+		c := startCluster(t, []string{"one", "two", "three"}[i], f.shardsNetwork, n)
+		f.shards, endpoints = append(f.shards, c), append(endpoints, c.endpoints())
 	}
-	l.CheckErrors(f.t, touched...)
-	witness.CheckHistories(f.t, direct, l, watches...)
+	f.order = startCluster(t, "order", network(t, "--internal"), 3)
+	front := network(t)
+	for _, name := range []string{"left", "right"} {
+		c, s := startSharder(t, name, harness.Three(endpoints...).Ordered(f.order.endpoints()...), front, f.shardsNetwork, f.order.network)
+		f.sharders, f.servers = append(f.sharders, c), append(f.servers, s)
+	}
+	for _, s := range f.servers {
+		witness.Eventually(t, witness.Bound, s.Name+" serves", func() bool { return get(s, "a") == nil })
+	}
+	f.trial = witness.NewTrial(t, seed, f.servers...)
+	f.trial.Flowing("after the start")
+	return f
 }

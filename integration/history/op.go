@@ -92,6 +92,9 @@ type Log struct {
 // NewLog is a log that begins now.
 func NewLog() *Log { return &Log{begin: time.Now()} }
 
+// Now is the time as it would be in an Op that is called now.
+func (l *Log) Now() time.Duration { return time.Since(l.begin) }
+
 // Do sends a request once and keeps what became of it.
 func (l *Log) Do(ctx context.Context, client int, through string, kv pb.KVClient, req proto.Message) *Op {
 	o := &Op{Client: client, Through: through, Request: req, Call: time.Since(l.begin)}
