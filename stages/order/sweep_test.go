@@ -1,10 +1,13 @@
 package order
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/sourcegraph/conc"
 )
 
 // version is one key's revisions on its shard.
@@ -175,5 +178,73 @@ func TestDropKeepsWhatCameMeanwhile(t *testing.T) {
 	}
 	if got := s.vector(s.revision - 3); got[0] != want[0] || got[1] != want[1] || s.runs() != left || len(olds[0].runs) < 20 || s.maps[0].floor(49) != 0 {
 		t.Fatalf("at %v, before at %v, with %d runs", got, want, s.runs())
+	}
+}
+
+// Sweeps, checkpoints and lookups go on beside the replaying of the log, and read without
+// its lock what never changes. The race detector judges this.
+func TestSweepsAndCheckpointsBesideTheReplaying(t *testing.T) {
+	s := began(t, &Genesis{Shards: []GenesisShard{{Revision: 1}, {Revision: 1}, {Revision: 1}}})
+	o := New(Options{})
+	o.state = s
+	const writes = 3000
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg conc.WaitGroup
+	beside := func(work func(rnd *rand.Rand)) {
+		wg.Go(func() {
+			for rnd := rand.New(rand.NewPCG(1, 11)); ctx.Err() == nil; {
+				work(rnd)
+			}
+		})
+	}
+	sweeps := 0
+	beside(func(rnd *rand.Rand) {
+		point := o.Compacted()
+		olds := o.oldRuns(s, point)
+		for _, old := range olds {
+			for range 10 {
+				old.refer(1 + rnd.Int64N(writes))
+			}
+		}
+		if !o.drop(s, point, olds) {
+			t.Error("not dropped")
+		}
+		sweeps++
+	})
+	beside(func(*rand.Rand) {
+		o.mu.RLock()
+		f := o.state.freeze()
+		o.mu.RUnlock()
+		if _, err := decodeState(f.encode()); err != nil {
+			t.Error(err)
+		}
+	})
+	beside(func(rnd *rand.Rand) {
+		cut := o.Replayed()
+		for i, at := range cut.At {
+			g := o.Revision(i, at)
+			wrong := g > cut.Revision || o.First(i, g) != at || o.Complete(i, at) < cut.Revision
+			if wrong && o.Compacted() == cut.Compacted { // or it is no longer legal to ask
+				t.Errorf("shard %d at %d, which is %d of %d", i, at, g, cut.Revision)
+			}
+		}
+	})
+	rnd, at := rand.New(rand.NewPCG(1, 12)), []int64{1, 1, 1}
+	for n := int64(2); n < 2+writes; n++ {
+		i := rnd.IntN(len(at))
+		at[i]++
+		e := Entry{Cover: []Covered{{i, at[i]}}}
+		if n%50 == 0 {
+			e = Entry{Compacted: s.revision - 20}
+			at[i]--
+		}
+		if err := o.take(Record{Position: n + 10, Entry: e.encode()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	wg.Wait()
+	if sweeps == 0 || o.Runs() > writes/4 || s.revision != 1+writes-writes/50 {
+		t.Fatalf("%d sweeps, %d runs are left, at %d", sweeps, o.Runs(), s.revision)
 	}
 }
