@@ -138,25 +138,35 @@ func (o *Order) sweep(ctx context.Context) error {
 	defer cancel()
 	began := time.Now()
 	o.mu.RLock()
-	st, point := o.state, o.state.compacted
-	at, all := st.vector(point), st.runs()
+	st, point, all := o.state, o.state.compacted, o.state.runs()
+	o.mu.RUnlock()
+	// The shards first: who still reads or watches what is to be dropped is told by them.
+	if err := o.compactNow(ctx, point, false); err != nil {
+		return err
+	}
+	olds, err := o.referred(ctx, st, point)
+	if err != nil {
+		return err
+	}
+	if o.Compacted() != point || !o.drop(st, point, olds) {
+		return errMovedOn
+	}
+	o.opts.Logger.Info("swept the revision map", "compaction", point, "runs", all, "kept before it", o.sweeps.kept, "took", time.Since(began))
+	return o.save(ctx)
+}
+
+// referred reads the keys of all shards that are alive at the compaction point, and has
+// the old runs stay that these refer to.
+func (o *Order) referred(ctx context.Context, st *state, point int64) ([]*oldRuns, error) {
+	o.mu.RLock()
+	at := st.vector(point)
 	o.mu.RUnlock()
 	olds := o.oldRuns(st, point)
 	p := pool.New().WithMaxGoroutines(shardsAtOnce).WithContext(ctx).WithCancelOnError().WithFirstError()
 	for i, s := range o.opts.Shards {
 		p.Go(func(ctx context.Context) error { return o.markAlive(ctx, s, at[i], point, olds[i]) })
 	}
-	if err := p.Wait(); err != nil {
-		return err
-	}
-	if o.Compacted() != point || !o.drop(st, point, olds) {
-		return errMovedOn
-	}
-	o.mu.RLock()
-	left := o.state.runs()
-	o.mu.RUnlock()
-	o.opts.Logger.Info("swept the revision map", "compaction", point, "runs", all, "left", left, "took", time.Since(began))
-	return o.save(ctx)
+	return olds, p.Wait()
 }
 
 // takeOver drops from the map what is not in the newest checkpoint, if that was swept
