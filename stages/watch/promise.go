@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"math"
+	"time"
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -17,15 +18,12 @@ func (o *oneOrder) progress(ctx context.Context, c *session) {
 	if err != nil {
 		return
 	}
-	for try := 1; ; try++ {
+	for {
 		watches, generation := c.present()
 		if len(watches) == 0 || !o.reach(ctx, watches, cut) || c.mailbox.waitRoom(ctx, 0) != nil {
 			return
 		}
-		if try < evenTries && o.apart(c, watches) {
-			cut = o.order.Replayed()
-			continue
-		}
+		cut = o.even(ctx, c, watches, cut)
 		if o.promise(c, watches, cut.Revision, generation) {
 			return
 		}
@@ -81,11 +79,25 @@ func (w *watch) await(ctx context.Context, cut stages.Cut) error {
 	return err
 }
 
-// An answer counts for all watches of the stream, and clients take progress for the newest
-// they know: one below an event that some watch has had would be true, but not newer. So
-// all are waited for once more, up to where they are by then, a few times; only where
-// watches drift apart under load the true one is sent at last.
-const evenTries = 10
+// evenPatience is how long the watches of a stream are waited for to come level.
+const evenPatience = 100 * time.Millisecond
+
+// even gives a later cut that all watches have come to, if some have had events behind the
+// one that is to be promised. An answer counts for all watches of the stream, and clients
+// take progress for the newest they know: one below an event that some watch has had would
+// be true, but not newer. Only where watches drift apart under load it is sent at last.
+func (o *oneOrder) even(ctx context.Context, c *session, watches []*watch, cut stages.Cut) stages.Cut {
+	ctx, cancel := context.WithTimeout(ctx, evenPatience)
+	defer cancel()
+	for ctx.Err() == nil && o.apart(c, watches) {
+		later := o.order.Replayed()
+		if !o.reach(ctx, watches, later) {
+			break
+		}
+		cut = later
+	}
+	return cut
+}
 
 // apart tells whether some watch is not known to be as far as another one's events.
 func (o *oneOrder) apart(c *session, watches []*watch) bool {
