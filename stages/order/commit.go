@@ -67,16 +67,28 @@ func (o *Order) commitOnce(ctx context.Context, call stages.Call, next pipeline.
 	if canWrite(call.Request) && rev < had || wrote && rev == had {
 		return stages.Reply{}, o.raiseAlarm(n, "it answered at its revision %d, and had reached %d before", rev, had)
 	}
-	var global int64
-	if wrote {
-		if err := o.Cover(ctx, n, rev); err != nil {
-			return stages.Reply{}, unknown(call.Shard, err)
-		}
-		global = o.Revision(n, rev)
-	} else if global, err = o.asOf(ctx, n, rev); err != nil {
+	global, err := o.place(ctx, call.Shard, rev, wrote)
+	if err != nil {
 		return stages.Reply{}, err
 	}
 	return reply, o.told(call.Shard, reply.Response, rev, global, wrote)
+}
+
+// place is the global revision of an answer that was given at a shard's revision rev.
+func (o *Order) place(ctx context.Context, s *stages.Shard, rev int64, wrote bool) (int64, error) {
+	if !wrote {
+		return o.asOf(ctx, s.Number, rev)
+	}
+	if err := o.Cover(ctx, s.Number, rev); err != nil {
+		return 0, unknown(s, err)
+	}
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	global, known := o.state.global(s.Number, rev)
+	if !known {
+		return 0, untold(s)
+	}
+	return global, nil
 }
 
 // told translates the answer of a request. What it read before it was overtaken by a
@@ -87,9 +99,15 @@ func (o *Order) told(s *stages.Shard, r *pb.ResponseOp, rev, global int64, wrote
 	case known:
 		return nil
 	case wrote:
-		return refuse(codes.Unavailable, "shard %s: written, at revision %d, but what the request read there was compacted before the answer came", s.Name, global)
+		return untold(s)
 	}
 	return &movedOn{revision: rev, swept: true}
+}
+
+// untold is the error for a write whose answer has revisions in it that are swept from
+// the map by now.
+func untold(s *stages.Shard) error {
+	return refuse(codes.Unavailable, "shard %s: written, but what there is to tell of it was compacted before the answer came", s.Name)
 }
 
 func (o *Order) coveredOf(shard int) int64 {
@@ -111,7 +129,7 @@ func unknown(s *stages.Shard, err error) error {
 
 // asOf is the header revision for an answer that looked at a shard's head at its
 // revision rev and wrote nothing: the newest of the log, or just before the shard's next
-// change if there was one meanwhile.
+// change if there was one meanwhile. A *movedOn error says that a compaction overtook it.
 func (o *Order) asOf(ctx context.Context, shard int, rev int64) (int64, error) {
 	if _, err := o.Now(ctx); err != nil {
 		return 0, err
@@ -119,7 +137,12 @@ func (o *Order) asOf(ctx context.Context, shard int, rev int64) (int64, error) {
 	if err := o.Cover(ctx, shard, rev); err != nil {
 		return 0, err
 	}
-	return o.Complete(shard, rev), nil
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if rev < o.state.at(shard, o.state.compacted) {
+		return 0, &movedOn{revision: rev, swept: true} // the next change may be swept from the map
+	}
+	return o.state.complete(shard, rev), nil
 }
 
 // settled is what is done about an error before the client gets it. Those that depend on

@@ -378,10 +378,15 @@ func (o *Order) First(shard int, rev int64) int64 {
 }
 
 // Complete gives the global revision up to which somebody is complete who has everything
-// of the shard up to its revision rev, as far as this shard is concerned.
+// of the shard up to its revision rev, as far as this shard is concerned. Before the
+// compaction point it may be less: what came next may be swept from the map.
 func (o *Order) Complete(shard int, rev int64) int64 {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
+	if rev < o.state.at(shard, o.state.compacted) {
+		global, _ := o.state.global(shard, rev)
+		return global
+	}
 	return o.state.complete(shard, rev)
 }
 
