@@ -60,16 +60,35 @@ func (c *check) maps() error {
 		if cut.Revision != c.top {
 			return fmt.Errorf("%s stands at revision %d, and the log at %d", s.name, cut.Revision, c.top)
 		}
-		for i, named := range c.global {
-			for rev, g := range named {
-				if have := s.Revision(i, rev); have != g && g >= cut.Compacted {
-					return fmt.Errorf("%s takes revision %d of shard %d for %d, and it is %d", s.name, rev, i, have, g)
-				}
-				// What lies between may be sharder's own.
-				if first := s.First(i, g); g > cut.Compacted && (first > rev || named[first] > 0 && first < rev) {
-					return fmt.Errorf("%s takes %d for the first revision of shard %d from %d on, and it is %d", s.name, first, i, g, rev)
-				}
+		for i := range c.global {
+			if err := c.numbers(s, i, cut.Compacted); err != nil {
+				return err
 			}
+		}
+	}
+	return nil
+}
+
+// numbers compares what a sharder knows of one shard.
+func (c *check) numbers(s *sharder, shard int, compacted int64) error {
+	named, next := c.global[shard], c.top+1 // the number of the next revision, going down
+	for rev := c.covered[shard]; rev > 0; rev-- {
+		complete := s.Complete(shard, rev)
+		exact := next > compacted && (rev == c.covered[shard] || named[rev+1] == next) // sharder's own may lie between
+		if complete >= next || complete != next-1 && exact {
+			return fmt.Errorf("%s takes shard %d at %d to be complete up to %d, and it is up to %d", s.name, shard, rev, complete, next-1)
+		}
+		g := named[rev]
+		if g == 0 {
+			continue // sharder's own
+		}
+		next = g
+		if have := s.Revision(shard, rev); have != g && g >= compacted {
+			return fmt.Errorf("%s takes revision %d of shard %d for %d, and it is %d", s.name, rev, shard, have, g)
+		}
+		// What lies between may be sharder's own.
+		if first := s.First(shard, g); g > compacted && (first > rev || named[first] > 0 && first < rev) {
+			return fmt.Errorf("%s takes %d for the first revision of shard %d from %d on, and it is %d", s.name, first, shard, g, rev)
 		}
 	}
 	return nil

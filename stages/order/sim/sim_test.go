@@ -53,7 +53,7 @@ func TestManyRunsHaveOneOrder(t *testing.T) {
 		w, err := simulate(t, dir, seed, nil)
 		sums.add(w)
 		if err != nil {
-			t.Fatalf("seed %d: %v\n%+v\n%s\nonce more: SIM_SEED=%d go test -run %s ./stages/order/sim", seed, err, w.plan, w.tell(), seed, t.Name())
+			t.Fatalf("%s\nseed %d: %v\n%+v\nonce more: SIM_SEED=%d go test -run %s ./stages/order/sim", w.tell(), seed, err, w.plan, seed, t.Name())
 		}
 	}
 	t.Log(sums)
