@@ -14,6 +14,7 @@ import (
 // never the end of the process.
 
 func recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	deepen(0)
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked(info.FullMethod, p)
