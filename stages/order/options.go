@@ -1,0 +1,78 @@
+package order
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sharder/sharder/stages"
+)
+
+// Options say how an Order works. Zero values of numbers and durations are replaced by
+// the defaults named with them; a negative Interval is none.
+type Options struct {
+	Journal Journal
+	// Shards are all shards, by number.
+	Shards []*stages.Shard
+	// Fingerprint is that of the routes, which every write on a shard is guarded by.
+	Fingerprint string
+	// Interval is the shortest time between two appends while more writes are under
+	// way; a lone write never waits. 2 ms.
+	Interval time.Duration
+	// Patience bounds the random time until an event that no sharder acknowledged is
+	// covered by whoever sees it: between Patience and two and a half times that. 100 ms.
+	Patience time.Duration
+	// ProbeInterval is how often the shards are asked where they stand, so that what
+	// was written past every sharder becomes visible on an idle system. 1 s.
+	ProbeInterval time.Duration
+	// CheckpointEntries is after how many entries a checkpoint is written. 10000.
+	CheckpointEntries int
+	// SweepRuns is from how many runs on the map is swept after a compaction. 1e6.
+	SweepRuns int
+	// Retention is what is kept when the history is compacted from time to time.
+	Retention Retention
+	// SweepDelay bounds the random time from a compaction until its sweep: between
+	// SweepDelay and three times that. The first sharder whose time comes does it. 20 s.
+	SweepDelay time.Duration
+	// Random gives a random time below a limit, for the waits that keep sharders from
+	// doing the same thing at once; nil is rand.N. A simulation brings its own.
+	Random func(limit time.Duration) time.Duration
+	// Ready tells why the order cluster can't take an entry at this moment, nil if it
+	// seems to be well. What needs the order is then refused before it touches a shard.
+	// nil is always well.
+	Ready func() error
+	// Term gives a raft term for headers; nil is 1.
+	Term   func() uint64
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	duration := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	duration(&o.Interval, 2*time.Millisecond)
+	duration(&o.Patience, 100*time.Millisecond)
+	duration(&o.ProbeInterval, time.Second)
+	duration(&o.SweepDelay, 20*time.Second)
+	if o.CheckpointEntries <= 0 {
+		o.CheckpointEntries = 10_000
+	}
+	if o.SweepRuns <= 0 {
+		o.SweepRuns = 1_000_000
+	}
+	if o.Random == nil {
+		o.Random = rand.N[time.Duration]
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
+	}
+	if o.Term == nil {
+		o.Term = func() uint64 { return 1 }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
