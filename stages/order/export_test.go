@@ -39,3 +39,6 @@ func Alive(ctx context.Context, s *stages.Shard, rev int64, each func([]*mvccpb.
 
 // Lost tells whether the log is refused.
 func (o *Order) Lost() bool { return o.lost.Load() != nil }
+
+// LookForCompactions looks now for shards that compact on their own.
+func (o *Order) LookForCompactions(ctx context.Context) { o.lookForCompactions(ctx) }
