@@ -26,67 +26,80 @@ func TestTheJournalIsLikeEtcds(t *testing.T) {
 	}
 }
 
-// exercise does something random to an empty journal and tells what came of it, with
-// positions by their number.
+// exercise does something random to an empty journal and tells what came of it.
 func exercise(ctx context.Context, j order.Journal, seed uint64) string {
-	var told strings.Builder
-	tell := func(format string, args ...any) { fmt.Fprintf(&told, format+"\n", args...) }
-	r := rand.New(rand.NewPCG(seed, 0))
-	positions := []int64{0} // of the entries, by number
-	number := func(pos int64) int {
-		n := 0
-		for n+1 < len(positions) && positions[n+1] <= pos {
-			n++
-		}
-		return n
-	}
-	saved := 0
+	e := &exerciser{ctx: ctx, Journal: j, r: rand.New(rand.NewPCG(seed, 0)), positions: []int64{0}}
 	_, err := j.Load(ctx)
-	tell("no log: %v", errors.Is(err, order.ErrNoLog))
+	e.tell("no log: %v", errors.Is(err, order.ErrNoLog))
 	for range 2 {
 		created, err := j.Create(ctx, []byte("first"))
 		pos, _ := j.Position(ctx)
 		if created {
-			positions = append(positions, pos)
+			e.positions = append(e.positions, pos)
 		}
-		tell("create: %v, %v, position %d", created, err, number(pos))
+		e.tell("create: %v, %v, position %d", created, err, e.number(pos))
 	}
 	for n := range 40 {
-		switch r.IntN(4) {
-		case 0, 1:
-			pos, err := j.Append(ctx, fmt.Appendf(nil, "entry %d", n))
-			tell("append: %v, later: %v", err, pos > positions[len(positions)-1])
-			positions = append(positions, pos)
-		case 2:
-			at := positions[1+r.IntN(len(positions)-1)]
-			saved = max(saved, number(at))
-			tell("save at %d: %v", number(at), j.Save(ctx, order.Checkpoint{Position: at, Text: fmt.Append(nil, n)}))
-		case 3:
-			c, err := j.Load(ctx)
-			tell("load: at %d, %q, %v", number(c.Position), c.Text, err)
-			from := r.IntN(len(positions))
-			if from == saved-1 {
-				from = saved // one below is enough only if nothing else of the cluster lies between
-			}
-			tell("follow from %d: %s", from, follow(ctx, j, positions[from], positions[len(positions)-1], number))
-		}
+		e.step(n)
 	}
-	return told.String()
+	return e.told.String()
 }
 
-// follow tells what comes behind a position, up to another.
-func follow(ctx context.Context, j order.Journal, from, to int64, number func(int64) int) string {
-	if from == to {
+// exerciser calls positions by the number of their entry.
+type exerciser struct {
+	ctx context.Context
+	order.Journal
+	r         *rand.Rand
+	positions []int64 // of the entries, by number; 0 is before the first
+	saved     int     // the number of the newest checkpoint
+	told      strings.Builder
+}
+
+func (e *exerciser) tell(format string, args ...any) { fmt.Fprintf(&e.told, format+"\n", args...) }
+
+func (e *exerciser) number(pos int64) int {
+	n := 0
+	for n+1 < len(e.positions) && e.positions[n+1] <= pos {
+		n++
+	}
+	return n
+}
+
+func (e *exerciser) step(n int) {
+	switch e.r.IntN(4) {
+	case 0, 1:
+		pos, err := e.Append(e.ctx, fmt.Appendf(nil, "entry %d", n))
+		e.tell("append: %v, later: %v", err, pos > e.positions[len(e.positions)-1])
+		e.positions = append(e.positions, pos)
+	case 2:
+		at := 1 + e.r.IntN(len(e.positions)-1)
+		e.saved = max(e.saved, at)
+		e.tell("save at %d: %v", at, e.Save(e.ctx, order.Checkpoint{Position: e.positions[at], Text: fmt.Append(nil, n)}))
+	case 3:
+		c, err := e.Load(e.ctx)
+		e.tell("load: at %d, %q, %v", e.number(c.Position), c.Text, err)
+		from := e.r.IntN(len(e.positions))
+		if from == e.saved-1 {
+			from = e.saved // one below is enough only if nothing else of the cluster lies between
+		}
+		e.tell("follow from %d: %s", from, e.follow(from))
+	}
+}
+
+// follow tells what comes behind an entry, up to the newest.
+func (e *exerciser) follow(from int) string {
+	newest := e.positions[len(e.positions)-1]
+	if e.positions[from] == newest {
 		return "nothing"
 	}
 	var told []string
 	enough := errors.New("enough")
-	err := j.Follow(ctx, from, func(r order.Record) error {
+	err := e.Follow(e.ctx, e.positions[from], func(r order.Record) error {
 		if r.Entry == nil {
 			return nil // a notice may stand for several
 		}
-		told = append(told, fmt.Sprintf("%d %q", number(r.Position), r.Entry))
-		if r.Position >= to {
+		told = append(told, fmt.Sprintf("%d %q", e.number(r.Position), r.Entry))
+		if r.Position >= newest {
 			return enough
 		}
 		return nil

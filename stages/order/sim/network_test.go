@@ -97,28 +97,18 @@ func call[T any](ctx context.Context, l *line, work func() (T, error)) (T, error
 	}
 	answered := make(chan answer[T], 1)
 	broken := make(chan struct{})
-	there, back, breaks := l.delay(), l.delay(), time.Duration(0)
-	send, reply := true, true
-	switch x := l.dice.float(); {
-	case x < l.lost/2:
-		send, breaks = false, l.delay()
-	case x < l.lost:
-		reply, breaks = false, there+l.delay()
-	case x < l.lost+l.late:
-		reply, breaks = false, l.delay()
-		there += l.dice.between(20*time.Millisecond, 2*time.Second)
+	f := l.fate()
+	if f.breaks > 0 {
+		l.from.through(f.breaks, func() { close(broken) })
 	}
-	if breaks > 0 {
-		l.from.through(breaks, func() { close(broken) })
-	}
-	if send {
-		l.from.sent(there, func() {
+	if f.arrives {
+		l.from.sent(f.there, func() {
 			a := answer[T]{err: errBroken}
 			if !l.away() {
 				a.value, a.err = work()
 			}
-			if reply {
-				l.from.through(back, func() { answered <- a })
+			if f.breaks == 0 {
+				l.from.through(f.back, func() { answered <- a })
 			}
 		})
 	}
@@ -130,6 +120,27 @@ func call[T any](ctx context.Context, l *line, work func() (T, error)) (T, error
 	case <-ctx.Done():
 		return none, status.FromContextError(ctx.Err()).Err()
 	}
+}
+
+// fate is what becomes of one call.
+type fate struct {
+	there, back time.Duration // how long its messages take
+	arrives     bool          // whether the request does
+	breaks      time.Duration // when the call breaks, without an answer; 0: it doesn't
+}
+
+func (l *line) fate() fate {
+	f := fate{there: l.delay(), back: l.delay(), arrives: true}
+	switch x := l.dice.float(); {
+	case x < l.lost/2:
+		f.arrives, f.breaks = false, l.delay()
+	case x < l.lost:
+		f.breaks = f.there + l.delay()
+	case x < l.lost+l.late:
+		f.breaks = l.delay()
+		f.there += l.dice.between(20*time.Millisecond, 2*time.Second)
+	}
+	return f
 }
 
 // sent runs f at the far end when a message that takes d has arrived. A process that is

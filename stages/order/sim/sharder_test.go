@@ -44,19 +44,11 @@ func (w *world) newSharder(slot, life int) *sharder {
 	s := &sharder{name: fmt.Sprintf("sharder %d.%d", slot, life), ready: make(chan struct{})}
 	ctx, kill := context.WithCancel(context.Background())
 	s.process = &process{ctx: ctx, kill: kill}
-	line := func(to string, away func() bool) *line {
-		return &line{from: s.process, dice: newDice(w.seed, s.name+to), weather: w.plan.weather, away: away}
-	}
 	for _, sh := range w.shards {
-		s.conns = append(s.conns, &conn{shard: sh, line: line(fmt.Sprint("shard", sh.number), sh.away)})
+		s.conns = append(s.conns, &conn{shard: sh, line: w.line(s, fmt.Sprint("shard", sh.number), sh.away)})
 	}
 	s.table = w.table(s.conns)
-	chance := newDice(w.seed, s.name+"waits")
-	o := order.Options{
-		Journal: &journal{w.log, line("order", w.log.away)}, Shards: s.table.Shards(), Fingerprint: w.genesis.Fingerprint,
-		Interval: w.plan.interval, CheckpointEntries: w.plan.checkpoint, SweepRuns: w.plan.sweep, SweepDelay: w.plan.sweepDelay,
-		Random: func(limit time.Duration) time.Duration { return chance.between(0, limit) },
-	}
+	o := w.options(s)
 	if slot == strange {
 		o.Fingerprint = "that of a file with other routes"
 	}
@@ -70,6 +62,24 @@ func (w *world) newSharder(slot, life int) *sharder {
 	}
 	s.chains()
 	return s
+}
+
+func (w *world) options(s *sharder) order.Options {
+	chance := newDice(w.seed, s.name+"waits")
+	return order.Options{
+		Journal: w.journal(s, "order"), Shards: s.table.Shards(), Fingerprint: w.genesis.Fingerprint,
+		Interval: w.plan.interval, CheckpointEntries: w.plan.checkpoint, SweepRuns: w.plan.sweep, SweepDelay: w.plan.sweepDelay,
+		Random: func(limit time.Duration) time.Duration { return chance.between(0, limit) },
+	}
+}
+
+// line is a sharder's way to a cluster.
+func (w *world) line(s *sharder, to string, away func() bool) *line {
+	return &line{from: s.process, dice: newDice(w.seed, s.name+to), weather: w.plan.weather, away: away}
+}
+
+func (w *world) journal(s *sharder, purpose string) *journal {
+	return &journal{w.log, w.line(s, purpose, w.log.away)}
 }
 
 // chains are those of cmd/sharder without door, leases and watches.
@@ -93,7 +103,7 @@ func (s *sharder) run(w *world) error {
 	for {
 		err := s.Load(s.ctx)
 		if errors.Is(err, order.ErrNoLog) {
-			_, err = order.Create(s.ctx, w.journalOf(s), w.genesis)
+			_, err = order.Create(s.ctx, w.journal(s, "genesis"), w.genesis)
 			if err == nil {
 				continue
 			}

@@ -200,11 +200,6 @@ func (w *world) must(s *shard, r proto.Message) {
 	}
 }
 
-// journalOf is the journal of a sharder, for its first entry.
-func (w *world) journalOf(s *sharder) order.Journal {
-	return &journal{w.log, &line{from: s.process, dice: newDice(w.seed, s.name+"genesis"), weather: w.plan.weather, away: w.log.away}}
-}
-
 func (w *world) close() {
 	for _, s := range w.shards {
 		s.store.close()
