@@ -145,7 +145,13 @@ func (o *Order) commit(ctx context.Context) {
 			if len(entry) == 0 {
 				break
 			}
-			if wait := o.opts.Interval - time.Since(last); hold && wait > 0 {
+			gap, must := o.pace.gap(o.opts.Interval)
+			switch wait := gap - time.Since(last); {
+			case wait <= 0:
+			case must:
+				_ = sleep(ctx, wait) // the append will tell
+				entry, _ = o.group()
+			case hold:
 				o.gather(ctx, wait)
 				entry, _ = o.group()
 			}

@@ -108,6 +108,7 @@ func (o *Order) take(r Record) error {
 		return err
 	}
 	o.written.Add(1)
+	o.pace.entry()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if next := o.state.number + 1; r.Number > 0 && r.Number != next {

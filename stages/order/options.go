@@ -17,7 +17,7 @@ type Options struct {
 	// Fingerprint is that of the routes, which every write on a shard is guarded by.
 	Fingerprint string
 	// Interval is the shortest time between two appends while more writes are under
-	// way; a lone write never waits. 2 ms.
+	// way; a lone write doesn't wait, unless the log is crowded (pace.go). 2 ms.
 	Interval time.Duration
 	// Patience bounds the random time until an event that no sharder acknowledged is
 	// covered by whoever sees it: between Patience and two and a half times that. 100 ms.

@@ -34,6 +34,7 @@ type Order struct {
 
 	reads   reads
 	covers  covers
+	pace    pace
 	alarms  []atomic.Pointer[error] // by shard number
 	started time.Time
 	moved   []atomic.Int64        // by shard number, when its cover was last replayed, since started
