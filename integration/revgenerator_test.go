@@ -108,11 +108,7 @@ func (g *revGenerator) lease() int64 { return g.leaseOf(one(g.generator, g.all()
 
 // read is a range with any options and revisions.
 func (g *revGenerator) read() *pb.RangeRequest {
-	r := g.get(g.all(), append(borders, g.all()...), true)
-	// A sharder that has not heard of the last write answers such reads as a lagging
-	// member of an etcd would; here every answer must be the newest.
-	r.Serializable = false
-	return g.dated(r)
+	return g.dated(g.get(g.all(), append(borders, g.all()...), true))
 }
 
 // dated gives a range revisions that mean something.

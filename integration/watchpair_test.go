@@ -270,7 +270,7 @@ func (s *watchStream) sort(r *pb.WatchResponse) {
 	case r.Created:
 		s.answers = append(s.answers, r)
 		if !r.Canceled {
-			s.watches[r.WatchId] = &history.Watch{Name: fmt.Sprint(r.WatchId), Segments: []*history.Segment{{Responses: []*pb.WatchResponse{r}}}}
+			s.watches[r.WatchId] = &history.Watch{Name: fmt.Sprint(r.WatchId), Shared: true, Segments: []*history.Segment{{Responses: []*pb.WatchResponse{r}}}}
 		}
 	case r.Canceled:
 		s.ends[r.WatchId] = r

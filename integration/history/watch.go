@@ -12,6 +12,10 @@ type Watch struct {
 	Name     string
 	Request  *pb.WatchCreateRequest // its start revision is that of the first segment
 	Segments []*Segment
+	// Shared says that its streams have other watches too. Progress that is asked for is
+	// one answer for all of them: where they are not level it may be older than what this
+	// one has had. It must be true all the same.
+	Shared bool
 }
 
 // Segment is one stream of a Watch: where it was asked to start (0 is from now on) and
@@ -43,7 +47,7 @@ func (s *Segment) Next() int64 {
 
 // Until is the watch without anything behind a revision.
 func (w *Watch) Until(rev int64) *Watch {
-	cut := &Watch{Name: w.Name, Request: w.Request}
+	cut := &Watch{Name: w.Name, Request: w.Request, Shared: w.Shared}
 	for _, s := range w.Segments {
 		part := &Segment{Through: s.Through, Start: s.Start}
 		for _, r := range s.Responses {

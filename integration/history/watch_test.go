@@ -112,6 +112,23 @@ func TestEveryBrokenGuaranteeIsSeen(t *testing.T) {
 	}
 }
 
+func TestProgressOfSeveralWatchesMayBeOlderThanOneOfThem(t *testing.T) {
+	timeline, _ := history.NewTimeline(facts())
+	late := progress(6)
+	late.WatchId = -1
+	w := seen()
+	w.Segments[1].Responses = append(w.Segments[1].Responses[:6], late)
+	if rules := rulesOf(history.CheckWatch(w, timeline, true)); !slices.Equal(rules, []string{history.Bookmarkable}) {
+		t.Errorf("progress behind an event of the only watch: %v", rules)
+	}
+	w.Shared = true
+	report(t, history.CheckWatch(w, timeline, true))
+	late.WatchId = 0
+	if rules := rulesOf(history.CheckWatch(w, timeline, true)); !slices.Equal(rules, []string{history.Bookmarkable}) {
+		t.Errorf("progress of this watch behind its event: %v", rules)
+	}
+}
+
 func TestFiltersAndPreviousValuesAreExpected(t *testing.T) {
 	timeline, _ := history.NewTimeline(facts())
 	f := facts()
