@@ -12,9 +12,6 @@ import (
 	"github.com/sharder/sharder/importer"
 )
 
-// errTwoModes is more than one answer to what is to be done.
-var errTwoModes = errors.New("--dry-run and --verify-only exclude each other")
-
 // parse reads the flags and the configuration.
 func (im *importing) parse(args []string) error {
 	im.from = conf.Shard{Name: "--from", HealthInterval: time.Second, Timeout: 30 * time.Second}

@@ -19,7 +19,7 @@ func TestACallOnATrailReachesAnotherMemberEveryTime(t *testing.T) {
 	c := open(t, Options{Endpoints: p.Endpoints()})
 	eventually(t, 10*time.Second, "the leader is known", func() bool { return leaders(c) == 1 && allUp(c) })
 	for range 5 {
-		ctx, trail := stages.WithTrail(within(t, 10*time.Second))
+		ctx, _ := stages.WithTrail(within(t, 10*time.Second))
 		ask := func() string {
 			var at peer.Peer
 			_, err := pb.NewKVClient(c).Range(ctx, &pb.RangeRequest{Key: []byte("k"), Serializable: true}, grpc.Peer(&at))
@@ -36,6 +36,7 @@ func TestACallOnATrailReachesAnotherMemberEveryTime(t *testing.T) {
 		if again := ask(); again == third {
 			t.Errorf("when all had answered, the last one was asked again")
 		}
+		var trail *stages.Trail
 		ctx, trail = stages.WithTrail(within(t, 10*time.Second))
 		trail.PreferLeader()
 		if have := ask(); have != leader(c) {
