@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
+	"github.com/sharder/sharder/integration/history"
 	"github.com/sharder/sharder/integration/script"
 )
 
@@ -177,31 +177,12 @@ func (d *duel) stream(name string) {
 	var replies [2]proto.Message
 	var errs [2]error
 	for i, conn := range d.conns() {
-		replies[i], errs[i] = merged(bounded(d.t), pb.NewKVClient(conn), req)
+		replies[i], errs[i] = history.Stream(bounded(d.t), pb.NewKVClient(conn), req)
 	}
 	if !d.sameError(name, short(req), errs) || errs[0] != nil {
 		return
 	}
 	if a, b := d.normal(replies[0]), d.normal(replies[1]); !proto.Equal(a, b) {
 		d.t.Errorf("%s: stream of %s\netcd: %s\nsharder: %s", name, short(req), short(a), short(b))
-	}
-}
-
-// merged reads a RangeStream to its end.
-func merged(ctx context.Context, kv pb.KVClient, req *pb.RangeRequest) (proto.Message, error) {
-	s, err := kv.RangeStream(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	all := &pb.RangeStreamResponse{RangeResponse: &pb.RangeResponse{}}
-	for {
-		page, err := s.Recv()
-		if err != nil {
-			if err.Error() == "EOF" {
-				return all.RangeResponse, nil
-			}
-			return nil, err
-		}
-		proto.Merge(all, page)
 	}
 }

@@ -2,6 +2,8 @@ package history
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -97,8 +99,18 @@ func (l *Log) Now() time.Duration { return time.Since(l.begin) }
 
 // Do sends a request once and keeps what became of it.
 func (l *Log) Do(ctx context.Context, client int, through string, kv pb.KVClient, req proto.Message) *Op {
+	return l.note(client, through, req, func() (proto.Message, error) { return Send(ctx, kv, req) })
+}
+
+// Stream is Do for a range that is read as a stream: the reply is its pages, merged.
+func (l *Log) Stream(ctx context.Context, client int, through string, kv pb.KVClient, req *pb.RangeRequest) *Op {
+	return l.note(client, through+" as a stream", req, func() (proto.Message, error) { return Stream(ctx, kv, req) })
+}
+
+// note times a request and keeps it.
+func (l *Log) note(client int, through string, req proto.Message, send func() (proto.Message, error)) *Op {
 	o := &Op{Client: client, Through: through, Request: req, Call: time.Since(l.begin)}
-	o.Reply, o.Err = Send(ctx, kv, req)
+	o.Reply, o.Err = send()
 	o.Return = time.Since(l.begin)
 	if o.Err != nil {
 		o.Reply = nil
@@ -114,6 +126,25 @@ func (l *Log) Ops() []*Op {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]*Op(nil), l.ops...)
+}
+
+// Stream reads a range as a stream, to its end, and merges the pages as the API has it.
+func Stream(ctx context.Context, kv pb.KVClient, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	s, err := kv.RangeStream(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	all := &pb.RangeStreamResponse{RangeResponse: &pb.RangeResponse{}}
+	for {
+		page, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return all.RangeResponse, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		proto.Merge(all, page)
+	}
 }
 
 // Send makes a request of the KV service.

@@ -95,7 +95,7 @@ func (c *client) run() {
 		c.seq++
 		server := c.servers[c.rand.IntN(len(c.servers))]
 		ctx, cancel := context.WithTimeout(context.Background(), c.options.Patience)
-		o := c.Log.Do(ctx, c.id, server.Name, pb.NewKVClient(server.Conn), c.request())
+		o := c.ask(ctx, server)
 		cancel()
 		c.note(o)
 		if o.Err != nil {
@@ -103,6 +103,15 @@ func (c *client) run() {
 			time.Sleep(4 * c.options.Pace)
 		}
 	}
+}
+
+// ask sends a random request. Some ranges are read as streams.
+func (c *client) ask(ctx context.Context, s Server) *history.Op {
+	req, kv := c.request(), pb.NewKVClient(s.Conn)
+	if r, ok := req.(*pb.RangeRequest); ok && c.rand.IntN(4) == 0 {
+		return c.Log.Stream(ctx, c.id, s.Name, kv, r)
+	}
+	return c.Log.Do(ctx, c.id, s.Name, kv, req)
 }
 
 // note learns from a reply.
