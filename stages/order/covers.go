@@ -17,6 +17,8 @@ type covers struct {
 	waiting  int           // writes that wait to be covered
 	underway int           // writes between their begin and their end, waiting ones among them
 	wake     chan struct{} // holds a token when there may be something to append
+
+	unanswered bool // the newest append was given up; known to commit alone
 }
 
 func newCovers(shards int) covers {
@@ -187,17 +189,29 @@ func (o *Order) gather(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// appendTimeout bounds one append. Appending the same twice does no harm.
-const appendTimeout = 5 * time.Second
+// appendTimeout bounds one append. A member that hands it to a leader that has just died
+// never hears of it again, and says so only after etcd's own 7 s; the next append may find
+// the new leader. Appending the same twice does no harm, and one that was given up may
+// still come.
+const appendTimeout = time.Second
 
-// append adds one entry. It is a reading of the log as well, for those who asked for one before it was sent.
+// append adds one entry. It is a reading of the log as well, for those who asked for one
+// before it was sent, unless the one before it had no answer: then they are better off
+// with a reading that has more time.
 func (o *Order) append(ctx context.Context, entry []Covered) error {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
-	r := o.reads.begin()
+	var r *read
+	if !o.covers.unanswered {
+		r = o.reads.begin()
+	}
 	had := o.position()
-	pos, err := o.journal.Append(ctx, Entry{Cover: entry}.encode())
-	if err == nil && pos <= had {
+	pos, err := o.journal.Append(bounded, Entry{Cover: entry}.encode())
+	o.covers.unanswered = err != nil && bounded.Err() != nil && ctx.Err() == nil
+	switch {
+	case o.covers.unanswered:
+		err = errUnanswered
+	case err == nil && pos <= had:
 		err = o.wentBack(pos, had)
 	}
 	if r != nil {

@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -118,12 +119,22 @@ func (o *Order) Now(ctx context.Context) (stages.Cut, error) {
 	return o.reached(ctx, o.reads.join())
 }
 
-// reached waits for a read of the position, and until the log is replayed that far.
+// errUnanswered says that a read was taken along by an append that was given up.
+var errUnanswered = errors.New("no answer to an append")
+
+// reached waits for a read of the position, or the next one if that was given up, and
+// until the log is replayed that far.
 func (o *Order) reached(ctx context.Context, r *read) (stages.Cut, error) {
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-		return stages.Cut{}, context.Cause(ctx)
+	for {
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return stages.Cut{}, context.Cause(ctx)
+		}
+		if !errors.Is(r.err, errUnanswered) {
+			break
+		}
+		r = o.reads.join()
 	}
 	if r.err != nil {
 		return stages.Cut{}, o.away(r.err)
