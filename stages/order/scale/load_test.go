@@ -69,9 +69,14 @@ func (l load) run(t *testing.T, long time.Duration) outcome {
 		running.Go(func() { _ = o.Run(ctx) })
 		end := time.Now().Add(long)
 		s := &sharder{Order: o, shards: shards, gauge: g}
-		clients.Go(func() { arrive(dice, l.writes, l.sharders, end, func() { s.write(t, ctx, dice.IntN(len(shards))) }) })
+		clients.Go(func() {
+			arrive(dice, l.writes, l.sharders, end, func() func() {
+				shard := dice.IntN(len(shards))
+				return func() { s.write(t, ctx, shard) }
+			})
+		})
 		other := rand.New(rand.NewPCG(uint64(i), 2))
-		clients.Go(func() { arrive(other, l.reads, l.sharders, end, func() { s.read(t, ctx) }) })
+		clients.Go(func() { arrive(other, l.reads, l.sharders, end, func() func() { return func() { s.read(t, ctx) } }) })
 	}
 	time.Sleep(long / 4)
 	before := c.sums()
@@ -83,9 +88,9 @@ func (l load) run(t *testing.T, long time.Duration) outcome {
 	return g.outcome(after, before)
 }
 
-// arrive calls do, each time on a goroutine of its own, after random times that make a
-// rate; it returns when all are done. What is random about do is drawn here.
-func arrive(dice *rand.Rand, rate, among int, end time.Time, do func()) {
+// arrive draws something to do after random times that make a rate, and has it done on a
+// goroutine of its own; it returns when all is done. All dice are thrown on the caller's.
+func arrive(dice *rand.Rand, rate, among int, end time.Time, draw func() func()) {
 	if rate == 0 {
 		return
 	}
@@ -96,7 +101,7 @@ func arrive(dice *rand.Rand, rate, among int, end time.Time, do func()) {
 		if time.Now().After(end) {
 			return
 		}
-		wg.Go(do)
+		wg.Go(draw())
 	}
 }
 
