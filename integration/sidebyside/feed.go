@@ -54,32 +54,15 @@ func feedCell(prefix string) func(context.Context, *target, plan) (result, error
 		f := &feed{t: t, prefix: prefix, epoch: rand.Uint64()}
 		viewers := make([]*viewer, feedWatchers)
 		for i := range viewers {
-			var err error
-			if viewers[i], err = f.open(ctx, i); err != nil {
+			stream, err := openWatch(ctx, t, i, prefix)
+			if err != nil {
 				return nil, err
 			}
+			viewers[i] = &viewer{stream: stream}
 		}
 		f.base, f.begin, f.end = time.Now(), p.warm(), p.warm()+p.cell
 		return f.run(ctx, viewers)
 	}
-}
-
-// open creates one watcher, from now on.
-func (f *feed) open(ctx context.Context, i int) (*viewer, error) {
-	stream, err := f.t.watch(i).Watch(ctx)
-	if err != nil {
-		return nil, err
-	}
-	end := []byte(f.prefix[:len(f.prefix)-1] + "0") // "0" is what follows "/"
-	create := &pb.WatchCreateRequest{Key: []byte(f.prefix), RangeEnd: end}
-	if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
-		return nil, err
-	}
-	resp, err := stream.Recv()
-	if err == nil && (!resp.Created || resp.Canceled) {
-		err = fmt.Errorf("watch not created: %s", resp.CancelReason)
-	}
-	return &viewer{stream: stream}, err
 }
 
 // run writes until the end of the cell; every watcher reads until it has all of it.

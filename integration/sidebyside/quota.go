@@ -11,7 +11,7 @@ import (
 
 // quotaPeriod is how often a process that has used its share gets a new one. Short, so
 // that what is limited is how much it can do and not how long each request takes.
-const quotaPeriod = 10 * time.Millisecond
+const quotaPeriod = 20 * time.Millisecond
 
 // cgroups are where Linux keeps its control groups for CPU time, and how a limit is
 // written there: cgroup v1 (Documentation/scheduler/sched-bwc.rst) and v2 (cgroup-v2.rst).

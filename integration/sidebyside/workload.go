@@ -5,8 +5,8 @@ import "context"
 // workload is one thing clients do, measured on every target in turn.
 type workload struct {
 	name string
-	what string // one line for the table
-	pair bool   // only on etcd itself and the targets with several shards
+	what string               // one line for the table
+	on   func(t *target) bool // nil: on every target
 	run  func(ctx context.Context, t *target, p plan) (result, error)
 }
 
@@ -22,17 +22,24 @@ var workloads = []workload{
 	{name: "txn-N", what: "if mod revision then put else get", run: many(txn)},
 	{name: "list-1", what: "1000 keys of one shard", run: alone(list("list/"))},
 	{name: "list-N", what: "1000 keys of one shard", run: many(list("list/"))},
-	{name: "span-1", what: "1000 keys, a third on each of three shards", pair: true, run: alone(list("span/"))},
-	{name: "span-N", what: "1000 keys, a third on each of three shards", pair: true, run: many(list("span/"))},
+	{name: "span-1", what: "1000 keys, a third on each of three shards", on: several, run: alone(list("span/"))},
+	{name: "span-N", what: "1000 keys, a third on each of three shards", on: several, run: many(list("span/"))},
 	{name: "watch-paced", what: "20 puts per second to one key, how late its watchers are; at etcd: watchers opened", run: watchPaced},
 	{name: "watch-full", what: "puts to one key as fast as its watchers take them; at etcd: watchers opened", run: watchFull},
 	{name: "feed-one", what: "1000 events per second over a range of one shard", run: feedCell("solo/")},
-	{name: "feed-three", what: "1000 events per second over a range of three shards", pair: true, run: feedCell("feed/")},
+	{name: "feed-three", what: "1000 events per second over a range of three shards", on: several, run: feedCell("feed/")},
+	{name: "progress-N", what: "progress requests, a stream with one idle watch per client", on: answersProgress, run: progress},
 	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client; at etcd: keep-alives per client's", run: keepAlive},
 }
 
 // runs reports whether the workload is measured on a target.
-func (w workload) runs(t *target) bool { return !w.pair || t.proxy == nil || len(t.shards) > 1 }
+func (w workload) runs(t *target) bool { return w.on == nil || w.on(t) }
+
+// several is etcd itself and the targets with several shards.
+func several(t *target) bool { return t.proxy == nil || len(t.shards) > 1 }
+
+// answersProgress is all but grpc-proxy, which keeps progress requests to itself.
+func answersProgress(t *target) bool { return !t.ownPace }
 
 // alone measures a request with one client.
 func alone(make func(*target, int) request) func(context.Context, *target, plan) (result, error) {
