@@ -85,9 +85,9 @@ func TestNothingStaysOfMergedWatchesAndTheirStreams(t *testing.T) {
 		})
 	}
 	time.Sleep(200 * time.Millisecond)
-	m.rigs[0].cables[1].hold() // merges are full and wait
+	m.rigs[0].cables[1].Hold() // merges are full and wait
 	time.Sleep(200 * time.Millisecond)
-	m.rigs[0].cables[1].release()
+	m.rigs[0].cables[1].Release()
 	wg.Wait()
 	stop()
 	server := m.rigs[0].server

@@ -179,13 +179,13 @@ func TestABrokenOrSilentNetworkLosesAndRepeatsNothing(t *testing.T) {
 		for i := range 12 {
 			c := r.cables[i%3]
 			if i%2 == 0 {
-				c.cut()
+				c.Cut()
 				time.Sleep(60 * time.Millisecond)
-				c.mend()
+				c.Mend()
 			} else {
-				c.hold()
+				c.Hold()
 				time.Sleep(60 * time.Millisecond)
-				c.release()
+				c.Release()
 			}
 			time.Sleep(40 * time.Millisecond)
 		}
@@ -202,9 +202,9 @@ func TestALongOutageLosesAndRepeatsNothing(t *testing.T) {
 	for i := range 4 {
 		f.add(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte{'k' + 1 + byte(i%2)}, PrevKv: i == 3})
 	}
-	r.cables[0].cut()
+	r.cables[0].Cut()
 	rev := fill(t, r.etcds[0], "k", 2200)
-	r.cables[0].mend()
+	r.cables[0].Mend()
 	evs := rec.upTo(rev)
 	for i := range int64(4) {
 		f.expect(i, pick(evs, &pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("z"), PrevKv: i == 3}, 1))
@@ -223,14 +223,14 @@ func TestANetworkThatBreaksInsideARevisionLeavesItWhole(t *testing.T) {
 	for range 3 {
 		fatten(t, c, 100, 8_000)
 		f.until("all there", func() bool { return len(f.events[0])%200 == 100 })
-		r.cables[0].hold() // what passes is in pieces of 32 KB
+		r.cables[0].Hold() // what passes is in pieces of 32 KB
 		if _, err := c.Delete(t.Context(), "k", clientv3.WithPrefix()); err != nil {
 			t.Fatal(err)
 		}
-		r.cables[0].release()
+		r.cables[0].Release()
 		time.Sleep(time.Duration(rand.IntN(8000)) * time.Microsecond)
-		r.cables[0].cut()
-		r.cables[0].mend()
+		r.cables[0].Cut()
+		r.cables[0].Mend()
 		f.until("all gone", func() bool { return len(f.events[0])%200 == 0 })
 	}
 	f.expect(0, pick(rec.upTo(head(t, c)), all, 1))
@@ -244,7 +244,7 @@ func TestAShardThatIsAwayDoesNotHoldUpTheOthers(t *testing.T) {
 		f.add(&pb.WatchCreateRequest{Key: []byte(p), RangeEnd: []byte(p + "~")})
 	}
 	for _, away := range []struct{ begin, end func() }{
-		{r.cables[1].cut, r.cables[1].mend}, {r.cables[1].hold, r.cables[1].release},
+		{r.cables[1].Cut, r.cables[1].Mend}, {r.cables[1].Hold, r.cables[1].Release},
 	} {
 		away.begin()
 		began := time.Now()
@@ -267,7 +267,7 @@ func TestAShardThatIsAwayDoesNotHoldUpTheOthers(t *testing.T) {
 func TestAShardNeverHeardOfIsRefusedNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2, nil)
-	r.cables[1].cut()
+	r.cables[1].Cut()
 	f := newFeedOver(t, r)
 	f.create(&pb.WatchCreateRequest{Key: []byte("j")})
 	f.create(&pb.WatchCreateRequest{Key: []byte("a")})
@@ -278,7 +278,7 @@ func TestAShardNeverHeardOfIsRefusedNotWaitedFor(t *testing.T) {
 	if m := f.created[1]; m.Canceled {
 		t.Fatal(m)
 	}
-	r.cables[1].mend()
+	r.cables[1].Mend()
 	eventually(t, "shard b is watched", func() bool { return !f.add(&pb.WatchCreateRequest{Key: []byte("j")}).Canceled })
 }
 
@@ -293,7 +293,7 @@ func compactedWhileCut(t *testing.T, ahead int, keep int64) (*rig, *feed, int64)
 	f.add(&pb.WatchCreateRequest{Key: []byte("k"), PrevKv: true})
 	r.put(t, c, "k", "1")
 	f.until("both", func() bool { return len(f.events[0])+len(f.events[1]) == 2 })
-	r.cables[0].cut()
+	r.cables[0].Cut()
 	var rev int64
 	for i := range ahead {
 		rev = r.put(t, c, "k", fmt.Sprint(2+i))
@@ -301,7 +301,7 @@ func compactedWhileCut(t *testing.T, ahead int, keep int64) (*rig, *feed, int64)
 	if _, err := c.Compact(t.Context(), rev-keep); err != nil {
 		t.Fatal(err)
 	}
-	r.cables[0].mend()
+	r.cables[0].Mend()
 	return r, f, rev
 }
 

@@ -131,13 +131,13 @@ func TestMergesFullOfEachOthersShardsDoNotBlockEachOther(t *testing.T) {
 	}
 	for round := range 2 {
 		held, busy := round%2, 1-round%2
-		m.rigs[0].cables[held].hold()
+		m.rigs[0].cables[held].Hold()
 		m.put(prefixes[held], "first") // holds back what follows
 		flood(busy)
-		m.rigs[0].cables[busy].hold()
-		m.rigs[0].cables[held].release()
+		m.rigs[0].cables[busy].Hold()
+		m.rigs[0].cables[held].Release()
 		flood(held)
-		m.rigs[0].cables[busy].release()
+		m.rigs[0].cables[busy].Release()
 	}
 	all := m.history()
 	for id, c := range f.asked {

@@ -105,21 +105,21 @@ func TestAnythingThatHappensToShardsLosesAndRepeatsNothingInTheOrder(t *testing.
 		c := m.rigs[i%2].cables[i%3]
 		switch i % 4 {
 		case 0: // slow
-			c.hold()
+			c.Hold()
 			time.Sleep(100 * time.Millisecond)
-			c.release()
+			c.Release()
 		case 1: // unreachable
-			c.cut()
+			c.Cut()
 			time.Sleep(100 * time.Millisecond)
-			c.mend()
+			c.Mend()
 		case 2: // dead and back
 			m.etcds[(i/4)%3].Restart()
 		case 3: // without the order, or with one that is late
-			m.cables[0].hold()
-			m.cables[1].cut()
+			m.cables[0].Hold()
+			m.cables[1].Cut()
 			time.Sleep(100 * time.Millisecond)
-			m.cables[0].release()
-			m.cables[1].mend()
+			m.cables[0].Release()
+			m.cables[1].Mend()
 		}
 	}
 	stop()
@@ -138,7 +138,7 @@ func TestADeadShardStallsWhatNeedsItAndNothingElse(t *testing.T) {
 	f := m.feed(0)
 	all, a := f.add(everything(0)).WatchId, f.add(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("b")}).WatchId
 	m.put("s", "0")
-	m.rigs[0].cables[2].cut()
+	m.rigs[0].cables[2].Cut()
 	began := time.Now()
 	id := f.add(everything(1)).WatchId // no start waits for a shard
 	if d := time.Since(began); d > time.Second {
@@ -154,7 +154,7 @@ func TestADeadShardStallsWhatNeedsItAndNothingElse(t *testing.T) {
 	if got := len(f.events[all]); got > 1 {
 		t.Fatalf("%d events before shard c's", got)
 	}
-	m.rigs[0].cables[2].mend()
+	m.rigs[0].cables[2].Mend()
 	evs := m.history()
 	f.expect(all, evs)
 	f.expect(id, evs)
@@ -265,7 +265,7 @@ func TestWithoutTheOrderClusterWatchesBeginWhereItWasLastAndGoOnWithIt(t *testin
 	f.add(everything(0))
 	m.write(1, clientv3.OpPut("a", "0"))
 	f.until("the event", func() bool { return len(f.events[0]) == 1 })
-	m.cables[0].cut()
+	m.cables[0].Cut()
 	began := time.Now()
 	for i := range 5 {
 		if c := f.add(everything(int64(i % 3))); c.Header.Revision != 2 {
@@ -280,7 +280,7 @@ func TestWithoutTheOrderClusterWatchesBeginWhereItWasLastAndGoOnWithIt(t *testin
 	if len(f.events[0]) != 1 {
 		t.Fatal("an event without a place in the order")
 	}
-	m.cables[0].mend()
+	m.cables[0].Mend()
 	all := m.history()
 	for id, c := range f.asked {
 		f.expect(int64(id), pick(all, c, behind(c, f.created[id])))

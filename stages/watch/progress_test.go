@@ -204,9 +204,9 @@ func TestAQuietRangeSurvivesACompactionAndABrokenNetwork(t *testing.T) {
 	f.add(&pb.WatchCreateRequest{Key: []byte("quiet")})
 	rev := fill(t, r.etcds[0], "busy", 200)
 	time.Sleep(300 * time.Millisecond) // several questions
-	r.cables[0].cut()
+	r.cables[0].Cut()
 	compact(t, r, rev)
-	r.cables[0].mend()
+	r.cables[0].Mend()
 	rev = r.put(t, c, "quiet", "1")
 	f.until("the event", func() bool { return len(f.events[0]) == 1 })
 	f.progressUntil(func(p int64) bool { return p == rev })

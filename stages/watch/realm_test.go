@@ -11,6 +11,7 @@ import (
 	"github.com/sourcegraph/conc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/stages/order"
 	"github.com/sharder/sharder/stages/watch"
@@ -30,7 +31,7 @@ type realm struct {
 	clients []*clientv3.Client
 	rigs    []*rig
 	orders  []*order.Order
-	cables  []*cable // between the servers and home
+	cables  []*cable.Cable // between the servers and home
 }
 
 func newRealm(t testing.TB, servers int, change func(*watch.Options), etcdOpts ...func(*embed.Config)) *realm {
@@ -43,10 +44,10 @@ func newRealm(t testing.TB, servers int, change func(*watch.Options), etcdOpts .
 		genesis.Shards = append(genesis.Shards, order.GenesisShard{Name: string(rune('a' + i)), Revision: 1})
 	}
 	for range servers {
-		c := newCable(t, m.home.Endpoint)
+		c := cable.New(t, m.home.Endpoint)
 		m.cables = append(m.cables, c)
 		m.rigs = append(m.rigs, newRigOver(t, m.etcds, func(o *watch.Options) {
-			ord := startOrder(t, order.Options{Shards: o.Table.Shards(), Fingerprint: "f", Journal: order.NewEtcd(shardConn(t, c.addr()))}, genesis)
+			ord := startOrder(t, order.Options{Shards: o.Table.Shards(), Fingerprint: "f", Journal: order.NewEtcd(shardConn(t, c.Addr))}, genesis)
 			m.orders = append(m.orders, ord)
 			o.Order = ord
 			if change != nil {

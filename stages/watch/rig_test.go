@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
@@ -28,7 +29,7 @@ import (
 // are on a.
 type rig struct {
 	etcds    []*etcdtest.Etcd
-	cables   []*cable // between the server and its shards
+	cables   []*cable.Cable // between the server and its shards
 	shards   []*stages.Shard
 	table    *stages.Table
 	server   *watch.Server
@@ -63,8 +64,8 @@ func newRigOver(t testing.TB, etcds []*etcdtest.Etcd, change func(*watch.Options
 	var routes []stages.Route
 	for i, e := range r.etcds {
 		name := string(rune('a' + i))
-		r.cables = append(r.cables, newCable(t, e.Endpoint))
-		r.shards = append(r.shards, &stages.Shard{Number: i, Name: name, Conn: shardConn(t, r.cables[i].addr()), Lane: pipeline.NewLink(100, 100)})
+		r.cables = append(r.cables, cable.New(t, e.Endpoint))
+		r.shards = append(r.shards, &stages.Shard{Number: i, Name: name, Conn: shardConn(t, r.cables[i].Addr), Lane: pipeline.NewLink(100, 100)})
 		routes = append(routes, stages.Route{Key: []byte([]string{"", "i", "r"}[i]), Shards: []string{name}})
 	}
 	table, err := stages.NewTable(routes, r.shards)
