@@ -18,17 +18,17 @@ type fault struct {
 	end       func()
 }
 
-// death, ice and exile are what can happen to hosts: they die and are started again, stand
-// still and go on, or are cut off from a network and join it again.
-func (f *fleet) death(what string, hosts ...*container) fault {
-	return f.befalls(what+" dead", hosts, func(c *container) { c.do("kill") }, func(c *container) { c.do("start") })
+// killed, frozen and cutOff are what happens to hosts: they die and are started again,
+// stand still and go on, are taken off a network and join it again.
+func (f *fleet) killed(what string, hosts ...*container) fault {
+	return f.befalls(what+" killed", hosts, func(c *container) { c.do("kill") }, func(c *container) { c.do("start") })
 }
 
-func (f *fleet) ice(what string, hosts ...*container) fault {
+func (f *fleet) frozen(what string, hosts ...*container) fault {
 	return f.befalls(what+" frozen", hosts, func(c *container) { c.do("pause") }, func(c *container) { c.do("unpause") })
 }
 
-func (f *fleet) exile(what, network string, hosts ...*container) fault {
+func (f *fleet) cutOff(what, network string, hosts ...*container) fault {
 	return f.befalls(what+" cut off", hosts, func(c *container) { c.cutOff(network) }, func(c *container) { c.rejoin(network) })
 }
 
@@ -55,7 +55,7 @@ func (f *fleet) happen(x fault) {
 	x.end()
 	mended := time.Now()
 	f.trial.Flowing("after " + x.name)
-	f.trial.Settle()
+	f.trial.Serving()
 	f.trial.Latecomers()
 	f.t.Logf("%s for %v; all served %v later", x.name, mended.Sub(start).Round(time.Millisecond), time.Since(mended).Round(time.Millisecond))
 }
@@ -67,19 +67,19 @@ func (f *fleet) pause() { time.Sleep(time.Duration(200+f.rand.IntN(2000)) * time
 func (f *fleet) faults() (all []fault) {
 	r, order, one := f.rand, f.rand.Perm(3), f.shards[0]
 	all = append(all,
-		f.death("an order member", f.order.members[order[0]]),
-		f.ice("an order member", f.order.members[order[1]]),
-		f.exile("an order member", f.order.network, f.order.members[order[2]]),
+		f.killed("an order member", f.order.members[order[0]]),
+		f.frozen("an order member", f.order.members[order[1]]),
+		f.cutOff("an order member", f.order.network, f.order.members[order[2]]),
 	)
 	member := one.members[r.IntN(len(one.members))]
 	all = append(all, []fault{
-		f.death("a member of a shard", member), f.ice("a member of a shard", member), f.exile("a member of a shard", f.shardsNetwork, member),
+		f.killed("a member of a shard", member), f.frozen("a member of a shard", member), f.cutOff("a member of a shard", f.shardsNetwork, member),
 	}[r.IntN(3)])
 	two, three := f.shards[1], f.shards[2]
-	all = append(all, f.death("shard two", two.members...), f.ice("shard three", three.members...), f.exile("shard two", f.shardsNetwork, two.members...))
+	all = append(all, f.killed("shard two", two.members...), f.frozen("shard three", three.members...), f.cutOff("shard two", f.shardsNetwork, two.members...))
 	left, right := f.sharders[0], f.sharders[1]
-	all = append(all, f.death("sharder left", left), f.ice("sharder right", right), f.exile("sharder left", f.shardsNetwork, left))
-	everything := f.ice("every shard", slices.Concat(one.members, two.members, three.members)...)
+	all = append(all, f.killed("sharder left", left), f.frozen("sharder right", right), f.cutOff("sharder left", f.shardsNetwork, left))
+	everything := f.frozen("every shard", slices.Concat(one.members, two.members, three.members)...)
 	everything.meanwhile = f.pause // nobody can say anything
 	all = append(all, everything)
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -93,5 +93,6 @@ func TestOneRevisionOutlivesEveryHost(t *testing.T) {
 			f.happen(x)
 		}
 	}
+	f.trial.Settle()
 	f.trial.Judge()
 }

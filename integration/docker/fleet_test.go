@@ -3,12 +3,16 @@
 package docker
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/sharder/sharder/integration/harness"
 	"github.com/sharder/sharder/integration/witness"
@@ -106,4 +110,12 @@ func startFleet(t *testing.T, seed uint64, members ...int) *fleet {
 	f.trial = witness.NewTrial(t, seed, f.servers...)
 	f.trial.Flowing("after the start")
 	return f
+}
+
+// get reads one key, once.
+func get(s witness.Server, key string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := pb.NewKVClient(s.Conn).Range(ctx, &pb.RangeRequest{Key: []byte(key)})
+	return err
 }

@@ -74,18 +74,19 @@ func TestTheOrderClusterLosesItsQuorumAndGetsItBack(t *testing.T) {
 	f := startFleet(t, witness.Seed(t), 1, 1, 1)
 	two := f.order.members[:2]
 	for _, x := range []fault{
-		f.death("the order's quorum", two...), f.ice("the order's quorum", two...), f.exile("the order's quorum", f.order.network, two...),
+		f.killed("the order's quorum", two...), f.frozen("the order's quorum", two...), f.cutOff("the order's quorum", f.order.network, two...),
 	} {
 		x.meanwhile = func() { f.refusing(f.servers...) }
 		f.happen(x)
 	}
+	f.trial.Settle()
 	f.trial.Judge()
 }
 
 func TestASharderCutOffFromTheOrderAcknowledgesNothing(t *testing.T) {
 	f := startFleet(t, witness.Seed(t), 1, 1, 1)
 	left, right := f.servers[0], f.servers[1]
-	x := f.exile("sharder left from the order", f.order.network, f.sharders[0])
+	x := f.cutOff("sharder left from the order", f.order.network, f.sharders[0])
 	x.meanwhile = func() {
 		f.refusing(left)
 		before := f.stale(left)
@@ -105,5 +106,6 @@ func TestASharderCutOffFromTheOrderAcknowledgesNothing(t *testing.T) {
 	if got := f.trial.Ask(left, patience, &pb.RangeRequest{Key: []byte("j2")}); got.Err != nil {
 		t.Error(got.Err)
 	}
+	f.trial.Settle()
 	f.trial.Judge()
 }

@@ -123,15 +123,21 @@ func (r *Trial) Ask(s Server, patience time.Duration, req proto.Message) *histor
 	return r.Log.Do(ctx, -1, s.Name, pb.NewKVClient(s.Conn), req)
 }
 
-// Settle waits until every server answers linearizable reads of everything, and what was
-// under way when clients gave up has happened or never will.
-func (r *Trial) Settle() {
+// Serving waits until every server answers a linearizable read of everything.
+func (r *Trial) Serving() {
 	r.t.Helper()
 	for _, s := range r.servers {
 		Eventually(r.t, Bound, s.Name+" answers", func() bool {
 			return r.Ask(s, time.Second, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, CountOnly: true}).Err == nil
 		})
 	}
+}
+
+// Settle is Serving, and waits until what was under way when clients gave up has happened
+// or never will.
+func (r *Trial) Settle() {
+	r.t.Helper()
+	r.Serving()
 	time.Sleep(time.Second)
 }
 
