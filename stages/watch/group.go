@@ -40,6 +40,7 @@ type group struct {
 	assembler assembler
 	watchID   int64
 	startAt   int64 // where to start although it is above rev; see skipTo
+	begun     bool  // a watcher was asked for before, on whichever stream
 	created   bool
 	createdAt int64 // the shard's revision when the watcher was created
 	stale     int   // progress answers at createdAt that may be older than the watcher

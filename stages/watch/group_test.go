@@ -79,7 +79,7 @@ func TestOnlyACompactionJustBehindTheWatermarkIsSkipped(t *testing.T) {
 		if g.skipTo(compacted) != want {
 			t.Fatal(compacted)
 		}
-		if start := g.request().GetCreateRequest().StartRevision; want && start != 6 || !want && start != 5 {
+		if start := g.request(false).GetCreateRequest().StartRevision; want && start != 6 || !want && start != 5 {
 			t.Fatal(start)
 		}
 	}

@@ -30,6 +30,7 @@ import (
 type rig struct {
 	etcds    []*etcdtest.Etcd
 	cables   []*cable.Cable // between the server and its shards
+	wires    []*wire        // what the server says on them
 	shards   []*stages.Shard
 	table    *stages.Table
 	server   *watch.Server
@@ -65,7 +66,8 @@ func newRigOver(t testing.TB, etcds []*etcdtest.Etcd, change func(*watch.Options
 	for i, e := range r.etcds {
 		name := string(rune('a' + i))
 		r.cables = append(r.cables, cable.New(t, e.Endpoint))
-		r.shards = append(r.shards, &stages.Shard{Number: i, Name: name, Conn: shardConn(t, r.cables[i].Addr), Lane: pipeline.NewLink(100, 100)})
+		r.wires = append(r.wires, &wire{})
+		r.shards = append(r.shards, &stages.Shard{Number: i, Name: name, Conn: shardConn(t, r.cables[i].Addr, r.wires[i].tap()), Lane: pipeline.NewLink(100, 100)})
 		routes = append(routes, stages.Route{Key: []byte([]string{"", "i", "r"}[i]), Shards: []string{name}})
 	}
 	table, err := stages.NewTable(routes, r.shards)
@@ -83,12 +85,12 @@ func newRigOver(t testing.TB, etcds []*etcdtest.Etcd, change func(*watch.Options
 }
 
 // shardConn is a connection to a shard that comes back soon after the shard does.
-func shardConn(t testing.TB, addr string) *grpc.ClientConn {
+func shardConn(t testing.TB, addr string, more ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
-	c, err := grpc.NewClient("passthrough:///"+addr,
+	c, err := grpc.NewClient("passthrough:///"+addr, append(more,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: time.Second}))
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: time.Second}))...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,12 +90,23 @@ func (c *session) create(s *start) {
 		}})
 		return
 	}
+	if at.ended == nil {
+		w.join()
+	}
 	c.mailbox.force(item{response: &pb.WatchResponse{Header: at.header, WatchId: w.id, Created: true}})
 	if at.ended != nil {
 		c.cancelled(w, at.ended)
 		return
 	}
 	w.begin()
+}
+
+// join has upstream watchers created where there are none, before the client hears of the
+// watch: one that writes then is to find them there.
+func (w *watch) join() {
+	for _, l := range w.legs {
+		l.trunk.join(l)
+	}
 }
 
 // begin lets the events come.

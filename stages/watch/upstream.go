@@ -121,6 +121,7 @@ func (t *trunk) next() (command, bool) {
 		case c.group != nil && t.groups[c.group.id] != c.group:
 			continue // everybody left before it was sent
 		case c.group != nil:
+			c.now = c.group.first()
 			t.stream.creates = append(t.stream.creates, create{c, t.stream.asks})
 		case c.probe != nil:
 			delete(t.probes, c.probe.id)
@@ -148,7 +149,7 @@ func (t *trunk) send(ctx context.Context, stream pb.Watch_WatchClient, c command
 func (c command) request() *pb.WatchRequest {
 	switch {
 	case c.group != nil:
-		return c.group.request()
+		return c.group.request(c.now)
 	case c.probe != nil:
 		return c.probe.request()
 	case c.ask != nil:
@@ -212,6 +213,11 @@ func (t *trunk) onCreated(r *pb.WatchResponse) error {
 	g := c.group
 	if t.groups[g.id] != g {
 		t.enqueue(command{cancel: r.WatchId}) // everybody left meanwhile
+		return nil
+	}
+	if c.now && !g.covers(r.Header) {
+		t.enqueue(command{cancel: r.WatchId})
+		t.enqueue(command{group: g, cancel: noWatch}) // from the watermark on
 		return nil
 	}
 	t.stream.byID[r.WatchId] = g
