@@ -112,6 +112,11 @@ func (l *leg) follow(ctx context.Context, stream pb.Watch_WatchClient) error {
 				continue
 			}
 			b, err := l.hub.translate(ctx, b)
+			var old overtaken
+			if errors.As(err, &old) {
+				l.watch.session.cancelled(l.watch, old.told)
+				return nil
+			}
 			if err != nil {
 				return err
 			}

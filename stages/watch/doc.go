@@ -68,6 +68,18 @@
 // that provably cover the group; never with the revision in the header of a batch,
 // which during a replay is the shard's present one.
 //
+// A new upstream watcher is created where the shard is, if that is not known to be past
+// the watermark: then its first event comes as it happens. One that is created at a
+// revision the shard has waits for up to 100 ms, until the shard looks after those that
+// lag. The header of the answer says whether anything lies between; if so the watcher is
+// created again, at the watermark, as all are after a break of the stream
+// (TestANewWatchOnAQuietShardNeverLags, TestAGapBeforeANewWatcherIsFilled,
+// TestNewWatchesAmongWritesMissAndRepeatNothing).
+//
+// A member that lags may send what a compaction took from the order long ago. Such events
+// have no number any more: who needs them is told of the compaction
+// (TestEventsThatASweepTookEndTheWatchesThatNeedThem).
+//
 // # What it costs
 //
 // As measured on 64 bits by a test and benchmarks of this package, without gRPC's own

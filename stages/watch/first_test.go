@@ -70,12 +70,16 @@ func (r *rig) endWatches(f *feed, id int64) {
 	}
 }
 
-// expectAt waits for the one event of a watch.
-func (f *feed) expectAt(id, rev int64) {
+// expectAt waits for the events of a watch, one at each of these revisions.
+func (f *feed) expectAt(id int64, want ...int64) {
 	f.t.Helper()
-	f.until("the event", func() bool { return len(f.events[id]) > 0 })
-	if evs := f.events[id]; len(evs) != 1 || evs[0].Kv.ModRevision != rev {
-		f.t.Fatalf("watch %d got %v, want an event at %d", id, evs, rev)
+	f.until("the events", func() bool { return len(f.events[id]) >= len(want) })
+	var got []int64
+	for _, ev := range f.events[id] {
+		got = append(got, ev.Kv.ModRevision)
+	}
+	if !slices.Equal(got, want) {
+		f.t.Fatalf("watch %d got events at %d, want %d", id, got, want)
 	}
 }
 

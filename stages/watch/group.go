@@ -46,6 +46,14 @@ type group struct {
 	stale     int   // progress answers at createdAt that may be older than the watcher
 }
 
+// unknown leaves out of a batch what is at or below the watermark, as the revision at
+// which the watcher was created is: that may be so old that it has no number any more.
+func (g *group) unknown(b *batch) *batch {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return b.after(g.rev)
+}
+
 // deliver hands a batch to every live leg. A leg whose client has no room is set
 // aside; that costs the others nothing.
 func (g *group) deliver(b *batch) {

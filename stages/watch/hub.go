@@ -117,16 +117,19 @@ func (h *hub) attach(l *leg) joinResult {
 // shard's own words. A compaction ends only those that need what it took: a leg may have
 // joined a group that began further back than the leg's own start.
 func (h *hub) cancelLegs(g *group, r *pb.WatchResponse) {
-	var told *pb.WatchResponse
+	told := sync.OnceValue(func() *pb.WatchResponse { return h.numbers.ended(h.ctx, h, r) })
+	h.endLegs(g, r.CompactRevision, told)
+}
+
+// endLegs is cancelLegs for any reason: that of all legs if rev is 0, else of those that
+// need what is older than this revision of the shard.
+func (h *hub) endLegs(g *group, rev int64, told func() *pb.WatchResponse) {
 	for _, l := range g.end() {
-		if r.CompactRevision > 0 && l.next >= r.CompactRevision {
+		if rev > 0 && l.next >= rev {
 			l.out.lag(l)
 			continue
 		}
-		if told == nil {
-			told = h.numbers.ended(h.ctx, h, r)
-		}
-		l.watch.session.cancelled(l.watch, told)
+		l.watch.session.cancelled(l.watch, told())
 	}
 }
 

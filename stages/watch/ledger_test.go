@@ -17,6 +17,7 @@ type Ledger struct {
 	cut     stages.Cut
 	entries []map[int]int64 // for each global revision from 2 on, the shards' revisions that it stands for
 	changed chan struct{}
+	swept   int64 // the compaction point
 }
 
 // NewLedger begins at global revision 1, with the shards at their first.
@@ -67,6 +68,21 @@ func (l *Ledger) Await(ctx context.Context, shard int, rev int64) error {
 	}
 }
 
+// Sweep compacts at a global revision and forgets those of a shard's revisions, as the
+// order does with what no key refers to. The shard is left alone.
+func (l *Ledger) Sweep(rev int64, shard int, revs ...int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.swept = rev
+	for _, e := range l.entries {
+		if slices.Contains(revs, e[shard]) {
+			delete(e, shard)
+		}
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
 // next is the index of the first entry with a revision of the shard above rev.
 func (l *Ledger) next(shard int, rev int64) int {
 	i := slices.IndexFunc(l.entries, func(e map[int]int64) bool { return e[shard] > rev })
@@ -80,8 +96,10 @@ func (l *Ledger) next(shard int, rev int64) int {
 func (l *Ledger) Revision(shard int, rev int64) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if i := l.next(shard, rev-1); rev > 1 && i < len(l.entries) {
-		return int64(i) + 2
+	for i := len(l.entries) - 1; i >= 0; i-- {
+		if own := l.entries[i][shard]; own > 0 && own <= rev {
+			return int64(i) + 2
+		}
 	}
 	return 1
 }
@@ -90,11 +108,12 @@ func (l *Ledger) Revision(shard int, rev int64) int64 {
 func (l *Ledger) First(shard int, rev int64) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first := int64(1)
-	for _, e := range l.entries[:min(max(rev-2, 0), int64(len(l.entries)))] {
-		first = max(first, e[shard])
+	for _, e := range l.entries[min(max(rev-2, 0), int64(len(l.entries))):] {
+		if own := e[shard]; own > 0 {
+			return own
+		}
 	}
-	return first + 1
+	return l.cut.At[shard] + 1
 }
 
 // Complete implements Order.
@@ -108,7 +127,11 @@ func (l *Ledger) Complete(shard int, rev int64) int64 {
 }
 
 // Compacted implements Order.
-func (l *Ledger) Compacted() int64 { return 0 }
+func (l *Ledger) Compacted() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.swept
+}
 
 // Header implements Order.
 func (l *Ledger) Header(rev int64) *pb.ResponseHeader {

@@ -49,7 +49,7 @@ type numbering interface {
 	outlets(w *watch)
 	// number gives a batch that just came in, which nobody else has seen, the revisions
 	// that clients see. It may wait for the order, never for a client or another shard.
-	// It fails only when ctx has ended.
+	// It fails only when ctx has ended, or with overtaken.
 	number(ctx context.Context, h *hub, b *batch) (*batch, error)
 	// ended is a shard's reason to end a watch as the client is to read it.
 	ended(ctx context.Context, h *hub, r *pb.WatchResponse) *pb.WatchResponse

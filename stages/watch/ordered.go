@@ -6,6 +6,7 @@ import (
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // oneOrder is the numbering of shape C: an Order gives every revision of a shard that has
@@ -92,31 +93,65 @@ func (o *oneOrder) outlets(w *watch) {
 }
 
 // number waits until the batch has its place in the order and writes the global revisions
-// into its events. The shard's own stay next to them: with these the watch goes on.
+// into its events. The shard's own stay next to them: with these the watch goes on. A
+// member that lags may send what a compaction took elsewhere; the error is overtaken if
+// that has no number any more.
 func (o *oneOrder) number(ctx context.Context, h *hub, b *batch) (*batch, error) {
 	shard := h.shard.Number
 	if err := o.await(ctx, shard, b.last()); err != nil {
 		return nil, err
 	}
 	b.revs = make([]int64, len(b.events))
-	var own, global int64 // of the event before
+	old := int64(0) // the newest revision that has an event without a number
 	for i, ev := range b.events {
 		b.revs[i] = ev.Kv.ModRevision
-		if b.revs[i] != own {
-			own, global = b.revs[i], o.order.Revision(shard, b.revs[i])
+		if !o.numberKV(shard, ev.Kv) {
+			old = b.revs[i]
 		}
-		if created := ev.Kv.CreateRevision; created == own {
-			ev.Kv.CreateRevision = global
-		} else if created > 0 { // a delete has none
-			ev.Kv.CreateRevision = o.order.Revision(shard, created)
-		}
-		ev.Kv.ModRevision = global
-		if p := ev.PrevKv; p != nil {
-			p.CreateRevision, p.ModRevision = o.order.Revision(shard, p.CreateRevision), o.order.Revision(shard, p.ModRevision)
+		if ev.PrevKv != nil && !o.numberKV(shard, ev.PrevKv) {
+			ev.PrevKv = nil // as with etcd, where what was before the compaction can't be read
 		}
 	}
-	b.header = o.order.Header(global)
+	if old > 0 {
+		return nil, overtaken{old, o.compacted(o.order.Compacted())}
+	}
+	b.header = o.order.Header(b.events[len(b.events)-1].Kv.ModRevision)
 	return b, nil
+}
+
+// overtaken is the error for events from before a compaction, up to a revision of the
+// shard, and what those are told who need them.
+type overtaken struct {
+	rev  int64
+	told *pb.WatchResponse
+}
+
+func (overtaken) Error() string { return "events from before the compaction" }
+
+// numberKV translates the revisions of a key-value; false if it is from before the
+// compaction and one of them has no number any more.
+func (o *oneOrder) numberKV(shard int, kv *mvccpb.KeyValue) bool {
+	own := kv.ModRevision
+	global, ok := o.revision(shard, own)
+	kv.ModRevision = global
+	switch created := kv.CreateRevision; created {
+	case 0: // a delete
+	case own:
+		kv.CreateRevision = global
+	default:
+		known := false
+		kv.CreateRevision, known = o.revision(shard, created)
+		ok = ok && known
+	}
+	return ok
+}
+
+// revision gives the global revision of a covered revision of a shard; false if it has
+// none any more. Where a sweep dropped it the order gives that of an older one, which is
+// below the compaction point, as is all that a sweep drops.
+func (o *oneOrder) revision(shard int, rev int64) (global int64, ok bool) {
+	global = o.order.Revision(shard, rev)
+	return global, global >= o.order.Compacted() || o.order.First(shard, global) == rev
 }
 
 // await waits for a revision's place in the order as long as it takes: without it there

@@ -250,19 +250,6 @@ func (t *trunk) onCanceled(r *pb.WatchResponse) {
 	t.hub.cancelLegs(g, r)
 }
 
-// skipTo tells whether the group lost nothing to a compaction: the watcher was
-// created at the watermark, whose own events are out already, so that only what
-// comes behind it matters.
-func (g *group) skipTo(compacted int64) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if compacted == 0 || compacted != g.rev+1 {
-		return false
-	}
-	g.assembler, g.created, g.startAt = assembler{}, false, compacted
-	return true
-}
-
 // onWatcher takes events or a progress notification for one upstream watcher.
 func (t *trunk) onWatcher(ctx context.Context, r *pb.WatchResponse) error {
 	t.mu.Lock()
@@ -281,9 +268,28 @@ func (t *trunk) onWatcher(ctx context.Context, r *pb.WatchResponse) error {
 	}
 	t.hub.observe(b.last())
 	g.passed(b.first() - 1)
+	if b = g.unknown(b); b == nil {
+		return nil
+	}
 	b, err := t.hub.translate(ctx, b)
-	if err == nil {
+	var old overtaken
+	switch {
+	case err == nil:
 		g.deliver(b)
+	case errors.As(err, &old):
+		t.overtaken(g, old)
+		return nil
 	}
 	return err
+}
+
+// overtaken ends a group that was sent what has no number any more.
+func (t *trunk) overtaken(g *group, old overtaken) {
+	t.mu.Lock()
+	delete(t.stream.byID, g.watchID)
+	t.enqueue(command{cancel: g.watchID})
+	g.reset()
+	t.drop(g)
+	t.mu.Unlock()
+	t.hub.endLegs(g, old.rev+1, func() *pb.WatchResponse { return old.told })
 }
