@@ -2,6 +2,9 @@ package watch
 
 import "time"
 
+// ProgressPatience is how long a progress request is worked at.
+const ProgressPatience = progressPatience
+
 // SetIdle changes how long an upstream stream that nobody needs stays open.
 func (o *Options) SetIdle(d time.Duration) { o.idle = d }
 
