@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -68,7 +69,7 @@ func (d *duel) fight(seed uint64) {
 		d.end()
 	}
 	if d.t.Failed() {
-		d.t.Logf("SHARDER_SEED=%d repeats this run", seed)
+		d.t.Logf("SHARDER_SEED=%d repeats this run; watches:\n%s", seed, strings.Join(d.watches.story, "\n"))
 	}
 }
 
@@ -92,8 +93,9 @@ func (d *duel) step(i int) {
 	case n < 4:
 		d.leaseRequest(name)
 	case n < 6:
-		d.watches.settle(name)
+		d.watches.caughtUp(name)
 		d.compact(name)
+		d.watches.tell("%s: compacted %d", name, d.gen.compacted)
 	case n < 14:
 		d.watches.create(name)
 	case n < 17:

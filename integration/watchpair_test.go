@@ -27,6 +27,12 @@ type watchPair struct {
 	truth   *watchStream      // everything, as etcd tells it
 	live    []*twin
 	ended   []*twin
+	story   []string // what was asked for, for the log of a run that failed
+}
+
+// tell adds to the story.
+func (p *watchPair) tell(format string, args ...any) {
+	p.story = append(p.story, fmt.Sprintf(format, args...))
 }
 
 // twin is one watch on both.
@@ -89,6 +95,7 @@ func (p *watchPair) create(name string) {
 		created[i] = s.create(proto.CloneOf(c))
 	}
 	a, b := plain(created[0]), plain(created[1])
+	p.tell("%s: stream %d: %v: %v", name, k, c, a)
 	if !proto.Equal(a, b) {
 		p.t.Errorf("%s: watch %v\netcd: %v\nsharder: %v", name, c, a, b)
 		return
@@ -141,6 +148,7 @@ func (p *watchPair) cancel(name string) {
 	w := p.live[n]
 	p.live = slices.Delete(p.live, n, n+1)
 	var ends [2]*pb.WatchResponse
+	p.tell("%s: stream %d: cancel %d", name, w.stream, w.id)
 	for i, s := range p.streams[w.stream] {
 		s.cancel(w.id)
 		ends[i] = s.end(w.id)
@@ -171,9 +179,29 @@ func (p *watchPair) settle(name string) {
 	for _, w := range p.live {
 		want := len(timeline.Selected(w.request, w.behind+1))
 		for i, s := range p.streams[w.stream] {
+			if end := s.ended(w.id); end != nil {
+				p.t.Fatalf("%s: watch %d (%v) on %s ended: %v", name, w.id, w.request, []string{"etcd", "sharder"}[i], end)
+			}
 			waitUntil(p.t, fmt.Sprintf("%s: watch %d (%v) on %s has %d events", name, w.id, w.request, []string{"etcd", "sharder"}[i], want), func() bool { return s.events(w.id) >= want })
 		}
 	}
+}
+
+// caughtUp waits until no watch on the etcd has any of the past ahead of it, events or not:
+// a compaction would end it. etcd takes them all forward together, and so one more, which
+// has events to show for it.
+func (p *watchPair) caughtUp(name string) {
+	p.t.Helper()
+	p.settle(name)
+	head := p.head()
+	if p.gen.compacted >= head || head == 1 {
+		return
+	}
+	id := p.truth.create(&pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: p.gen.compacted + 1}).WatchId
+	waitUntil(p.t, name+": etcd has caught up", func() bool { return p.truth.last(id) >= head })
+	p.truth.cancel(id)
+	p.truth.end(id)
+	p.truth.forget(id)
 }
 
 // head is the revision of the etcd.
@@ -329,6 +357,13 @@ func (s *watchStream) end(id int64) (r *pb.WatchResponse) {
 		return r != nil
 	})
 	return r
+}
+
+// ended is the end of a watch, nil if it goes on.
+func (s *watchStream) ended(id int64) *pb.WatchResponse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ends[id]
 }
 
 // forget lets go of a watch: its id may be used again.
