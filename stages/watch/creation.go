@@ -20,9 +20,19 @@ func (g *group) reset() {
 func (g *group) first() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	first := !g.begun && g.rev >= g.trunk.hub.known()
+	first := g.open || !g.begun && g.rev >= g.trunk.hub.known()
 	g.begun = true
 	return first
+}
+
+// settle gives an open group its watermark: where the shard was when the watcher was
+// created, or less if a leg needs that before.
+func (g *group) settle(rev int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open {
+		g.open, g.rev, g.history.floor = false, rev, rev
+	}
 }
 
 // covers tells whether a watcher that started where the shard was leaves no gap behind
@@ -30,6 +40,7 @@ func (g *group) first() bool {
 // and the header that says so may be newer, never older: where the watermark is at or
 // above the header's revision nothing is missing, and what is at or below it is dropped.
 func (g *group) covers(created *pb.ResponseHeader) bool {
+	g.settle(created.GetRevision())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.rev >= created.GetRevision()

@@ -56,6 +56,26 @@ func TestANewMergedWatchOnQuietShardsNeverLags(t *testing.T) {
 	}
 }
 
+// What begins where the shard is leaves nothing out, however fast the shard moves on.
+func TestAWatchFromNowOnOfABusyShardNeverLags(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, nil)
+	rec := newRecord(t, r.etcds[0])
+	stop := storm(t, r.etcds[0], "a")
+	f := newFeed(t, t.Context(), r.endpoint)
+	for i := range 200 {
+		f.add(&pb.WatchCreateRequest{Key: fmt.Appendf(nil, "a%02d", i%40), RangeEnd: fmt.Appendf(nil, "a%02d~%d", i%40, i/40), PrevKv: true})
+	}
+	stop()
+	evs := rec.upTo(head(t, r.etcds[0].Client()))
+	for id, c := range f.asked {
+		f.expect(int64(id), pick(evs, c, behind(c, f.created[id])))
+	}
+	if revs, cancels := r.wires[0].starts(); len(revs) != 200 || r.wires[0].behind() || cancels > 0 {
+		t.Fatalf("watchers created at %v, %d cancelled", revs, cancels)
+	}
+}
+
 // endWatches cancels a watch and waits until the watchers behind it are as well, so that
 // the next watch needs new ones.
 func (r *rig) endWatches(f *feed, id int64) {

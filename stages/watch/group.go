@@ -39,8 +39,10 @@ type group struct {
 	// The upstream watcher on the trunk's present stream; owned by the trunk.
 	assembler assembler
 	watchID   int64
-	startAt   int64 // where to start although it is above rev; see skipTo
-	begun     bool  // a watcher was asked for before, on whichever stream
+	startAt   int64  // where to start although it is above rev; see skipTo
+	begun     bool   // a watcher was asked for before, on whichever stream
+	open      bool   // rev is not known: the group begins where the shard is; see settle
+	probe     *probe // of who opened it, until the watcher's create is answered
 	created   bool
 	createdAt int64 // the shard's revision when the watcher was created
 	stale     int   // progress answers at createdAt that may be older than the watcher

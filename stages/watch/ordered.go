@@ -24,8 +24,24 @@ type oneOrder struct {
 func newOneOrder(o Order, opts *Options) *oneOrder { return &oneOrder{order: o, opts: opts} }
 
 // begin counts the creates, so that those that come together share one reading of the
-// log. No shard is asked for anything.
-func (o *oneOrder) begin(c *session, s *start) { s.number = c.begun.Add(1) }
+// log. The shards are asked for watchers, which may begin too early, and nothing waits for
+// their answers.
+func (o *oneOrder) begin(c *session, s *start) {
+	s.number = c.begun.Add(1)
+	cut, from := o.order.Replayed(), s.request.StartRevision
+	if !s.sound() || from > 0 && from < cut.Compacted {
+		return
+	}
+	for i := range s.parts {
+		p := &s.parts[i]
+		rev := cut.At[p.Shard.Number]
+		p.hub.observe(rev)
+		if from > 0 {
+			rev = o.order.First(p.Shard.Number, from) - 1
+		}
+		p.group = p.trunk.reserve(s.id(*p), rev)
+	}
+}
 
 // stand finds where the watch begins at one moment of the order, which has everything
 // that was acknowledged before the create came. A start from before the compaction is

@@ -17,15 +17,25 @@ import (
 // be right then is refused.
 type ownNumbers struct{}
 
-// begin sets a probe off to each shard of the range, so that the creates of a client
-// that come together share their probes.
+// begin asks each shard of the range for a watcher, and where it stands: the creates of a
+// client that come together share their probes. Where a watch from now on needs a new
+// watcher the answer to that tells both.
 func (ownNumbers) begin(_ *session, s *start) {
 	if len(s.parts) > 1 && s.request.StartRevision > 0 && s.refusal == "" {
 		s.refusal = refuseRevision(s.key, s.request, s.parts)
 	}
 	for i := range s.parts {
 		p := &s.parts[i]
-		p.probe = p.trunk.startProbe(p.Key, p.End)
+		switch from := s.request.StartRevision; {
+		case !s.sound(), from > p.hub.known()+1: // it is yet to be seen whether that is in the future
+		case from > 0:
+			p.group = p.trunk.reserve(s.id(*p), from-1)
+		default:
+			p.group, p.probe = p.trunk.open(s.id(*p))
+		}
+		if p.probe == nil {
+			p.probe = p.trunk.startProbe(p.Key, p.End)
+		}
 	}
 }
 

@@ -28,6 +28,7 @@ type startPart struct {
 	hub   *hub
 	trunk *trunk
 	probe *probe // nil where a numbering sends none
+	group *group // of the leg to be, if its watcher was asked for already; held until register
 }
 
 // begin reads a create request and sets off what tells where the watch begins. It never
@@ -54,9 +55,20 @@ func (c *session) begin(r *pb.WatchCreateRequest) *start {
 	return s
 }
 
+// id is the range of a part of the start, as its group has it.
+func (s *start) id(p startPart) rangeID {
+	return rangeID{key: string(p.Key), end: string(p.End), prevKV: s.request.PrevKv}
+}
+
+// sound tells whether the shards would take the start's range.
+func (s *start) sound() bool { return s.refusal == "" && !isInverted(s.key, s.request.RangeEnd) }
+
 // abandon lets go of what the start holds.
 func (s *start) abandon() {
 	for _, p := range s.parts {
+		if p.group != nil {
+			p.trunk.forgo(p.group)
+		}
 		p.trunk.release()
 	}
 }
@@ -180,7 +192,7 @@ func (c *session) register(s *start, next []int64) (*watch, string) {
 	for i, p := range s.parts {
 		w.legs = append(w.legs, &leg{
 			watch: w, hub: p.hub, trunk: p.trunk, key: p.Key, end: p.End, next: next[i],
-			id: rangeID{key: string(p.Key), end: string(p.End), prevKV: r.PrevKv},
+			id: s.id(p), group: p.group,
 		})
 	}
 	c.server.numbers.outlets(w)
@@ -196,6 +208,9 @@ func (c *session) register(s *start, next []int64) (*watch, string) {
 	} else if c.watches[w.id] != nil {
 		w.stop()
 		return nil, duplicateID
+	}
+	for i := range s.parts {
+		s.parts[i].group = nil // the legs have them now
 	}
 	c.watches[w.id] = w
 	c.generation++

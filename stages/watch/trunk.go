@@ -190,16 +190,45 @@ func (t *trunk) join(l *leg) *group {
 	if l.left {
 		return nil
 	}
-	if l.group != nil && t.groups[l.group.id] == l.group {
-		return l.group
+	if l.group == nil || t.groups[l.group.id] != l.group {
+		l.group = t.hold(l.id, l.next-1)
 	}
-	g := t.find(l.id)
+	l.group.settle(t.near(l.next - 1))
+	return l.group
+}
+
+// hold gives a group that serves watchers of id, a new one that is complete up to rev or
+// so if there is none, and keeps it from ending; t.mu is held.
+func (t *trunk) hold(id rangeID, rev int64) *group {
+	g := t.find(id)
 	if g == nil {
-		g = t.create(l.id, l.next-1)
+		g = t.create(id, t.near(rev))
 	}
 	g.joined++
-	l.group = g
 	return g
+}
+
+// reserve is hold for a leg that is to be, so that the watcher is there as early as can
+// be. The leg joins with it, or the group is forgone.
+func (t *trunk) reserve(id rangeID, rev int64) *group {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hold(id, rev)
+}
+
+// open is reserve for a leg that is to begin where the shard is: a new group is complete
+// up to there, which the answer to its create says and the probe that comes with it. There
+// is none if there was a group.
+func (t *trunk) open(id rangeID) (*group, *probe) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.find(id) != nil {
+		return t.hold(id, 0), nil
+	}
+	g := t.create(id, 0)
+	g.joined++
+	g.open, g.probe = true, &probe{done: make(chan struct{})}
+	return g, g.probe
 }
 
 // find looks for a group that serves watchers of id; t.mu is held.
@@ -214,13 +243,17 @@ func (t *trunk) find(id rangeID) *group {
 // what etcd replays in one batch.
 const smallGap = 1000
 
-// create adds a group that is complete up to rev, or up to what is known of the
-// shard if rev lies far behind or ahead; t.mu is held.
-func (t *trunk) create(id rangeID, rev int64) *group {
+// near is rev, or what is known of the shard if rev lies far behind or ahead.
+func (t *trunk) near(rev int64) int64 {
 	known := t.hub.known()
 	if known > 0 && (rev > known || rev < known-smallGap) {
-		rev = known
+		return known
 	}
+	return rev
+}
+
+// create adds a group that is complete up to rev; t.mu is held.
+func (t *trunk) create(id rangeID, rev int64) *group {
 	g := &group{trunk: t, id: id, rev: rev, live: map[*leg]struct{}{}}
 	g.history = history{floor: rev, limit: t.hub.opts.HistoryBytes, budget: historyShare * t.hub.opts.HistoryBytes, total: &t.hub.historyBytes}
 	t.groups[id] = g
@@ -247,6 +280,18 @@ func (t *trunk) leave(l *leg) {
 	g.mu.Lock()
 	g.remove(l)
 	g.mu.Unlock()
+	t.quit(g)
+}
+
+// forgo gives up what was reserved or opened and no leg has taken.
+func (t *trunk) forgo(g *group) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.quit(g)
+}
+
+// quit ends a group that nobody counts on any more; t.mu is held.
+func (t *trunk) quit(g *group) {
 	if g.joined--; g.joined > 0 {
 		return
 	}

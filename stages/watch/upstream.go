@@ -198,12 +198,16 @@ func (t *trunk) onCreated(r *pb.WatchResponse) error {
 	c := t.stream.creates[0]
 	t.stream.creates = t.stream.creates[1:]
 	stale := t.stream.handled(c.asks)
-	switch {
-	case c.probe != nil:
+	if c.probe != nil {
 		t.mu.Unlock()
 		t.onProbed(c.probe, r)
 		return nil
-	case r.Canceled:
+	}
+	if p := c.group.probe; p != nil {
+		c.group.probe = nil
+		defer p.resolve(probeAnswer{header: r.Header, reason: r.CancelReason})
+	}
+	if r.Canceled {
 		t.drop(c.group)
 		t.mu.Unlock()
 		t.hub.cancelLegs(c.group, r)
