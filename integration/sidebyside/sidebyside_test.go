@@ -107,7 +107,7 @@ func checkTables(t *testing.T, b *book) {
 	var out bytes.Buffer
 	b.print(&out)
 	for _, w := range workloads {
-		if n := strings.Count(out.String(), "| "+w.name+" |"); n < 3 {
+		if n := strings.Count(out.String(), "| "+w.name+" |"); n < 3 && w.name != "log-32" || n == 0 {
 			t.Errorf("%s is in %d lines of the tables:\n%s", w.name, n, out.String())
 		}
 	}

@@ -29,11 +29,15 @@ var workloads = []workload{
 	{name: "feed-one", what: "1000 events per second over a range of one shard", run: feedCell("solo/")},
 	{name: "feed-three", what: "1000 events per second over a range of three shards", on: several, run: feedCell("feed/")},
 	{name: "progress-N", what: "progress requests, a stream with one idle watch per client", on: answersProgress, run: progress},
+	{name: "log-32", what: "what 32 sharders do to an order cluster: put to one key, wait for it on a watch of it", on: direct, run: commitLog},
 	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client; at etcd: keep-alives per client's", run: keepAlive},
 }
 
 // runs reports whether the workload is measured on a target.
 func (w workload) runs(t *target) bool { return w.on == nil || w.on(t) }
+
+// direct is etcd itself.
+func direct(t *target) bool { return t.proxy == nil }
 
 // several is etcd itself and the targets with several shards.
 func several(t *target) bool { return t.proxy == nil || len(t.shards) > 1 }
