@@ -38,6 +38,7 @@ type outcome struct {
 	reads     []time.Duration // to know the newest moment, sorted
 	seconds   float64
 	entries   float64 // per second
+	size      float64 // of an entry, in bytes
 	positions float64 // per second
 	cpus      float64 // of the order cluster that are busy
 }
@@ -161,6 +162,7 @@ func (g *gauge) outcome(after, before sums) outcome {
 	return outcome{
 		covers: g.covers, reads: g.reads, seconds: seconds,
 		entries:   float64(after.entries-before.entries) / seconds,
+		size:      float64(after.bytes-before.bytes) / float64(after.entries-before.entries),
 		positions: float64(after.positions-before.positions) / seconds,
 		cpus:      (after.busy - before.busy).Seconds() / seconds,
 	}
@@ -168,15 +170,19 @@ func (g *gauge) outcome(after, before sums) outcome {
 
 // sums are what a cluster has done up to some time.
 type sums struct {
-	at                 time.Time
-	entries, positions int
-	busy               time.Duration
+	at                        time.Time
+	entries, bytes, positions int
+	busy                      time.Duration
 }
 
 func (c *cluster) sums() sums {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return sums{time.Now(), len(c.records), c.positions, c.busy}
+	bytes := 0
+	for _, r := range c.records {
+		bytes += len(r.Entry)
+	}
+	return sums{time.Now(), len(c.records), bytes, c.positions, c.busy}
 }
 
 // quantile is the smallest of sorted times that is not below the share q of all.
