@@ -23,9 +23,9 @@ type check struct {
 	untouched bool
 
 	// hasty is for tests that wait no longer than 150 milliseconds for the first event
-	// of a watch. Over sharder it may take 100, a period of the loop by which etcd serves
-	// watches that begin in the past, and on a busy machine more. Parts that fail may run
-	// again.
+	// of a watch, which they cause as it begins. If the write is there before the watch is, it
+	// may take 100, a period of the loop by which etcd serves watches that begin in the past,
+	// and over sharder on a busy machine more. Parts that fail may run again.
 	hasty bool
 }
 
