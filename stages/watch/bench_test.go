@@ -118,6 +118,9 @@ func TestAWatchTakesUpAsMuchMemoryAsTheDocumentationSays(t *testing.T) {
 	watches := footprint(t, r.server, 1, 20000)
 	streams := footprint(t, r.server, 2000, 1)
 	t.Logf("%.0f bytes for a watch, %.0f for a stream with one watch", watches, streams)
+	if raceEnabled { // stacks are larger then
+		streams /= 1.5
+	}
 	if watches > 1<<10 || streams > 32<<10 {
 		t.Fatal("more than documented")
 	}
