@@ -25,7 +25,7 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(withHeapFloor(func() int { return run(os.Args[1:], os.Stdout, os.Stderr) }))
 }
 
 // Exit codes. A sharder that was asked to stop and drained exits with 0.
