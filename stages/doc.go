@@ -5,11 +5,16 @@
 // # The life of a request
 //
 //	decode ─► route ─► scatter ═► lane, call (per shard) ═► gather ─► encode
+//	       │                      │                       │
+//	       └─ pin ─────────────── translate, commit ──────┘  with one order over all shards
 //
 // Decode (decode.go, reserve.go). A [Decoder] refuses what etcd would refuse for
 // the request's own sake, with etcd's own errors, and keeps clients away from the
 // keys that are sharder's. What leaves it is an [Op] (op.go), which nobody changes
 // any more.
+//
+// Pin (order/pin.go), only with one order. A Range gets its [Cut] (cut.go): the moment, in
+// the order of all shards, at which every one of them is read.
 //
 // Route (route.go, txn.go, table.go, part.go, hash.go). [RouteOp] asks the [Table]
 // which shards hold the keys, and makes a [Call] for each with the request narrowed
@@ -27,6 +32,11 @@
 // place among the calls in flight to its shard, or is sent away; [CallShard] is one
 // RPC on one shard, never repeated. With one shard, [ForwardIdentity] lets it see
 // the client's own metadata. A [Reply] comes back.
+//
+// Around the call with one order (order/pin.go, commit.go, guard.go, in.go, out.go): the
+// client's revisions become the shard's, and the shard's the client's. What may write is
+// guarded by the shard itself, and its answer waits until the write has its place in the
+// order log.
 //
 // Gather (gather.go, mergerange.go, delete.go). One reply passes whole. Several
 // are merged into what one etcd with all the keys would say. If the shards' first
@@ -55,7 +65,8 @@
 //
 // # What holds over several shards
 //
-// There is no moment that all shards share. A Range over several shards has each
+// With one order, what holds on one etcd; package order says how. Without, there is no
+// moment that all shards share. A Range over several shards has each
 // shard's part at a revision of that shard's, linearizable for itself; two parts may be
 // from either side of a write that came in between. The key-values carry
 // their shard's revisions, so filters and sorts by revision go by those numbers. The
