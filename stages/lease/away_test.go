@@ -54,7 +54,8 @@ func TestTheOrderClusterGoesAwayInTheMiddleOfAnExpiry(t *testing.T) {
 	var sharders []*sharder
 	middle, gone := make(chan struct{}, 8), make(chan struct{})
 	for range 2 {
-		s, stop := w.running(func(o *Options) { o.Timeout = time.Second })
+		// The revocation that is held must outlive the stop of the order cluster.
+		s, stop := w.running(func(o *Options) { o.Timeout = time.Minute })
 		defer stop()
 		sharders = append(sharders, s)
 	}
