@@ -162,13 +162,6 @@ func (o *Order) Compacted() int64 {
 	return o.state.compacted
 }
 
-// Changed gives a channel that is closed when the state changes next.
-func (o *Order) Changed() <-chan struct{} {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	return o.changed
-}
-
 // Header is the header of an answer at a global revision.
 func (o *Order) Header(rev int64) *pb.ResponseHeader {
 	return &pb.ResponseHeader{ClusterId: o.cluster, MemberId: o.member, Revision: rev, RaftTerm: o.opts.Term()}
