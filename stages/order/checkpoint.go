@@ -9,7 +9,8 @@ import (
 )
 
 // stateVersion is the form of checkpoints this code writes; it reads all up to it.
-const stateVersion = 1
+// Version 2 has the batches, and runs may share a global revision with the one before.
+const stateVersion = 2
 
 // frozen is a state as it was at one moment. It shares the runs that never change with
 // the state, so that a large map is written down without holding anybody up.
@@ -18,6 +19,13 @@ type frozen struct {
 	text []byte  // the genesis, JSON
 	done []runs  // by shard number, all runs but the last
 	last []run   // by shard number
+	rest kept    // what is written as JSON
+}
+
+// kept is the part of a state that is about batches.
+type kept struct {
+	Batches  []batch      `json:"batches,omitempty"`
+	Arranged []arrangedAt `json:"arranged,omitempty"`
 }
 
 // freeze needs the state's lock for reading; what it gives doesn't.
@@ -28,12 +36,17 @@ func (s *state) freeze() *frozen {
 		n := len(m) - 1
 		f.done, f.last = append(f.done, m[:n:n]), append(f.last, m[n])
 	}
+	for _, b := range s.batches.recent {
+		f.rest.Batches = append(f.rest.Batches, *b)
+	}
+	f.rest.Arranged = slices.Clip(s.batches.arranged)
 	return f
 }
 
 // encode gives the state as a checkpoint holds it: the version, then uvarints: the
 // length of the genesis and its JSON, position, number, G, compaction, V, and for each
-// shard the number of its runs and these as differences, a few bytes a run.
+// shard the number of its runs and these as differences, a few bytes a run; then the
+// length of the JSON about batches, and that.
 func (f *frozen) encode() []byte {
 	b := binary.AppendUvarint([]byte{stateVersion}, uint64(len(f.text)))
 	b = append(b, f.text...)
@@ -48,15 +61,17 @@ func (f *frozen) encode() []byte {
 		}
 		b = appendRun(b, last, f.last[i])
 	}
-	return b
+	text, _ := json.Marshal(f.rest) // strings and numbers: can't fail
+	b = binary.AppendUvarint(b, uint64(len(text)))
+	return append(b, text...)
 }
 
 // appendRun adds one run: how far it begins behind the last one, its length, and the
-// same distance in global revisions.
+// same distance in global revisions plus one: a run may share that of the last one's end.
 func appendRun(b []byte, last, r run) []byte {
 	b = binary.AppendUvarint(b, uint64(r.start-last.start-last.length))
 	b = binary.AppendUvarint(b, uint64(r.length))
-	return binary.AppendUvarint(b, uint64(r.global-last.global-last.length))
+	return binary.AppendUvarint(b, uint64(r.global-last.global-last.length+1))
 }
 
 // decodeState reads a checkpoint. The error is ErrNewer or wraps errCorrupt.
@@ -87,7 +102,7 @@ func parseState(b []byte) (*state, error) {
 	if err := s.genesis.check(); err != nil {
 		return nil, err
 	}
-	p := parser{rest: rest}
+	p := parser{rest: rest, version: b[0]}
 	s.pos, s.number, s.revision, s.compacted = p.number(), p.number(), p.number(), p.number()
 	for range s.genesis.Shards {
 		s.covered = append(s.covered, p.number())
@@ -95,6 +110,10 @@ func parseState(b []byte) (*state, error) {
 	for i := range s.genesis.Shards {
 		s.maps = append(s.maps, p.runs(s.covered[i], s.revision))
 	}
+	if b[0] > 1 {
+		p.kept(&s.batches, len(s.covered))
+	}
+	s.batches.activate(len(s.covered))
 	switch {
 	case p.err != nil:
 		return nil, p.err
@@ -108,8 +127,9 @@ func parseState(b []byte) (*state, error) {
 
 // parser takes numbers off a checkpoint. After the first error it gives zeroes.
 type parser struct {
-	rest []byte
-	err  error
+	rest    []byte
+	version byte
+	err     error
 }
 
 func (p *parser) number() int64 {
@@ -137,8 +157,9 @@ func (p *parser) runs(covered, revision int64) runs {
 	}
 	m := slices.Grow(runs(nil), int(n))
 	var last run
+	shared := int64(min(1, p.version-1))
 	for range n {
-		r := run{start: last.start + last.length + p.number(), length: p.number(), global: last.global + last.length + p.number()}
+		r := run{start: last.start + last.length + p.number(), length: p.number(), global: last.global + last.length + p.number() - shared}
 		if r.start < 1 || r.global < 1 || r.length < 1 || r.length > covered-r.start+1 || r.length > revision-r.global+1 {
 			p.err = errors.Join(p.err, errors.New("a run makes no sense"))
 			return nil
@@ -146,4 +167,48 @@ func (p *parser) runs(covered, revision int64) runs {
 		m, last = append(m, r), r
 	}
 	return m
+}
+
+// kept takes the part about batches.
+func (p *parser) kept(bs *batches, shards int) {
+	n := p.number()
+	if p.err == nil && n > int64(len(p.rest)) {
+		p.err = errors.New("its batches are cut off")
+	}
+	if p.err != nil {
+		return
+	}
+	var k kept
+	if p.err = json.Unmarshal(p.rest[:n], &k); p.err != nil {
+		return
+	}
+	p.rest = p.rest[n:]
+	bs.arranged = k.Arranged
+	for _, b := range k.Batches {
+		if err := b.check(shards); err != nil {
+			p.err = err
+			return
+		}
+		bs.add(&b)
+	}
+}
+
+// check finds what would not fit the shards.
+func (b *batch) check(shards int) error {
+	if len(b.Shards) == 0 || b.Phase < queued || b.Phase > rolledBack || b.Phase == decided && len(b.Ends) != b.Items {
+		return errors.New("a batch makes no sense")
+	}
+	lists := [][]int{b.Shards, b.Left}
+	for _, o := range b.Ends {
+		lists = append(lists, o.Writes)
+	}
+	for _, l := range lists {
+		if err := ascending(l); err != nil {
+			return err
+		}
+		if len(l) > 0 && l[len(l)-1] >= shards {
+			return fmt.Errorf("a batch on shard number %d of %d", l[len(l)-1], shards)
+		}
+	}
+	return nil
 }

@@ -12,13 +12,21 @@ import (
 // The form of entries. The first byte of each is the version of the form it needs: a
 // reader takes all versions up to its own, and refuses a log with a newer one whole,
 // since skipping an entry would make two sharders disagree about every revision after it.
-const entryVersion = 1
+// Version 2 has the entries about batches.
+const (
+	entryVersion      = 2
+	plainEntryVersion = 1
+)
 
 // The kinds of entries, the second byte.
 const (
 	kindGenesis   = 1 // JSON of a Genesis
 	kindCover     = 2 // pairs of uvarints: shard number ascending, shard revision
 	kindCompacted = 3 // one uvarint: a global revision
+	kindOpen      = 4 // JSON of an Open
+	kindFenced    = 5 // JSON of a Fenced
+	kindDecided   = 6 // JSON of a Decided
+	kindClosed    = 7 // JSON of a Closed
 )
 
 // ErrNewer says that the log was written by a sharder that is newer than this one.
@@ -32,18 +40,30 @@ type Entry struct {
 	Genesis   *Genesis
 	Cover     []Covered
 	Compacted int64
+	Open      *Open
+	Fenced    *Fenced
+	Decided   *Decided
+	Closed    *Closed
 }
 
 // Covered says: the shard has made everything up to the revision durable.
 type Covered struct {
-	Shard    int
-	Revision int64
+	Shard    int   `json:"shard"`
+	Revision int64 `json:"revision"`
 }
 
 // encode gives the entry as it is stored.
 func (e Entry) encode() []byte {
-	b := []byte{entryVersion}
+	b := []byte{plainEntryVersion}
 	switch {
+	case e.Open != nil:
+		return encodeJSON(kindOpen, e.Open)
+	case e.Fenced != nil:
+		return encodeJSON(kindFenced, e.Fenced)
+	case e.Decided != nil:
+		return encodeJSON(kindDecided, e.Decided)
+	case e.Closed != nil:
+		return encodeJSON(kindClosed, e.Closed)
 	case e.Genesis != nil:
 		text, _ := json.Marshal(e.Genesis) // strings and numbers: can't fail
 		return append(append(b, kindGenesis), text...)
@@ -84,6 +104,14 @@ func decodeEntry(b []byte) (Entry, error) {
 		if err == nil {
 			e.Compacted = ns[0]
 		}
+	case kindOpen:
+		e.Open, err = decodeJSON[Open](rest)
+	case kindFenced:
+		e.Fenced, err = decodeJSON[Fenced](rest)
+	case kindDecided:
+		e.Decided, err = decodeJSON[Decided](rest)
+	case kindClosed:
+		e.Closed, err = decodeJSON[Closed](rest)
 	default:
 		return Entry{}, ErrNewer
 	}

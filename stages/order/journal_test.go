@@ -198,9 +198,9 @@ func TestTheLogIsForgottenBehindACheckpoint(t *testing.T) {
 func TestANewerLogIsRefusedWhole(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string][2]string{
-		"entry":      {"\x00sharder/order/log", "\x02\x02\x00\x63"},
+		"entry":      {"\x00sharder/order/log", "\x03\x02\x00\x63"},
 		"kind":       {"\x00sharder/order/log", "\x01\x63"},
-		"checkpoint": {"\x00sharder/order/log.checkpoint", `{"version":2,"position":5,"pieces":1,"bytes":5}`},
+		"checkpoint": {"\x00sharder/order/log.checkpoint", `{"version":3,"position":5,"pieces":1,"bytes":5}`},
 	} {
 		r := newRig(t, 1)
 		s := r.sharder(nil)

@@ -196,7 +196,7 @@ func TestDamagedCheckpointsAreErrors(t *testing.T) {
 			t.Errorf("%s: %+v, %v", value, c, err)
 		}
 	}
-	put(notice, `{"version":2,"position":5,"pieces":1,"bytes":5}`)
+	put(notice, `{"version":3,"position":5,"pieces":1,"bytes":5}`)
 	if _, err := l.Load(t.Context()); !errors.Is(err, order.ErrNewer) {
 		t.Errorf("a newer one: %v", err)
 	}

@@ -18,6 +18,7 @@ type state struct {
 	covered   []int64  // V: by shard number, everything up to it has its place in the order
 	compacted int64    // the newest compaction, a global revision; 0 if there was none
 	maps      []runs   // by shard number; none is empty
+	batches   batches  // of transactions over several shards
 }
 
 // replay adds the entry at a position. Its error means that the log is not one of
@@ -31,11 +32,21 @@ func (s *state) replay(pos int64, e Entry) error {
 	}
 	s.pos = pos
 	s.number++
+	s.batches.forget(s.number)
 	switch {
 	case e.Genesis != nil:
 		s.begin(e.Genesis)
 	case e.Compacted > 0:
 		s.compacted = max(s.compacted, min(e.Compacted, s.revision))
+		s.batches.dropArrangements(s.compacted)
+	case e.Open != nil:
+		return s.open(e.Open)
+	case e.Fenced != nil:
+		return s.fenced(e.Fenced)
+	case e.Decided != nil:
+		return s.decided(e.Decided)
+	case e.Closed != nil:
+		return s.closed(e.Closed)
 	default:
 		return s.cover(e.Cover)
 	}
@@ -52,6 +63,7 @@ func (s *state) begin(g *Genesis) {
 		s.compacted = s.revision
 	}
 	start := s.revision
+	s.batches.activate(len(g.Shards))
 	for _, sh := range g.Shards {
 		m := runs{{start: 1, length: 1, global: start}}
 		from := int64(2)
@@ -70,33 +82,46 @@ func (s *state) begin(g *Genesis) {
 }
 
 // cover moves the cut. What is new gets the next global revisions, ordered by shard
-// number, then by the shard's own revision.
+// number, then by the shard's own revision. A shard that is pinned stays where it is: only
+// the entries about the batch know which of its revisions are sharder's own.
 func (s *state) cover(cs []Covered) error {
 	for _, c := range cs {
 		if c.Shard < 0 || c.Shard >= len(s.covered) {
 			return fmt.Errorf("%w: position %d covers shard number %d of %d", errCorrupt, s.pos, c.Shard, len(s.covered))
 		}
-		n := c.Revision - s.covered[c.Shard]
-		if n <= 0 {
+		if s.batches.pinned(c.Shard) != nil {
 			continue
 		}
-		if n > maxRevision-s.revision {
-			return fmt.Errorf("%w: position %d covers shard number %d up to %d: no number is left", errCorrupt, s.pos, c.Shard, c.Revision)
+		if err := s.advance(c.Shard, c.Revision); err != nil {
+			return err
 		}
-		s.maps[c.Shard] = s.maps[c.Shard].add(s.covered[c.Shard]+1, n, s.revision+1)
-		s.revision += n
-		s.covered[c.Shard] = c.Revision
 	}
+	return nil
+}
+
+// advance moves V of one shard, and numbers what is new.
+func (s *state) advance(shard int, revision int64) error {
+	n := revision - s.covered[shard]
+	if n <= 0 {
+		return nil
+	}
+	if n > maxRevision-s.revision {
+		return fmt.Errorf("%w: position %d covers shard number %d up to %d: no number is left", errCorrupt, s.pos, shard, revision)
+	}
+	s.maps[shard] = s.maps[shard].add(s.covered[shard]+1, n, s.revision+1)
+	s.revision += n
+	s.covered[shard] = revision
 	return nil
 }
 
 // cut is the newest moment.
 func (s *state) cut() stages.Cut {
-	return stages.Cut{Revision: s.revision, At: slices.Clone(s.covered), Compacted: s.compacted}
+	return stages.Cut{Revision: s.revision, At: slices.Clone(s.covered), Pending: s.pending(), Compacted: s.compacted}
 }
 
 // vector gives for each shard its revision with the state at a global revision, which
-// must lie between the compaction point and the newest.
+// must lie between the compaction point and the newest; of a shard that has not settled
+// up to there (see settled) the revision before.
 func (s *state) vector(global int64) []int64 {
 	out := make([]int64, len(s.maps))
 	for i := range out {
@@ -132,13 +157,14 @@ func (s *state) global(shard int, rev int64) (global int64, exact bool) {
 }
 
 // complete is the global revision up to which somebody is complete who has everything
-// of one shard up to its revision rev, as far as that shard is concerned.
+// of one shard up to its revision rev, as far as that shard is concerned. What is given
+// out on the shard and not known to be there yet is not complete.
 func (s *state) complete(shard int, rev int64) int64 {
-	if rev >= s.covered[shard] {
-		return s.revision
-	}
-	if g, ok := s.maps[shard].next(rev); ok {
+	if g, ok := s.maps[shard].next(rev); ok && rev < s.covered[shard] {
 		return g - 1
+	}
+	if p := s.pendingOn(shard); p > 0 {
+		return p - 1
 	}
 	return s.revision // all above rev is sharder's own
 }

@@ -1,0 +1,4 @@
+package order
+
+// Arrangement is the order of the events inside one global revision.
+type Arrangement struct{}
