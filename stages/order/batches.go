@@ -170,7 +170,19 @@ func (bs *batches) forget(number int64) {
 		keep++
 	}
 	bs.recent = bs.recent[keep:]
+	if number%forgetEvery == 0 { // one that can't finish must not keep all behind it
+		bs.recent = slices.DeleteFunc(slices.Clone(bs.recent), func(b *batch) bool {
+			old := b.finished() && b.Until < number
+			if old {
+				delete(bs.byNonce, b.Nonce)
+			}
+			return old
+		})
+	}
 }
+
+// forgetEvery is after how many entries all that is remembered is looked through.
+const forgetEvery = 1024
 
 // fenced covers what is before the fences of a batch.
 func (s *state) fenced(e *Fenced) error {

@@ -17,6 +17,8 @@ type Open struct {
 	Shards []int  `json:"shards"` // by number, ascending
 	// Items is how many transactions are in it, at least 1. A batch without is a pin: it
 	// keeps the fences of others away from its shards and is closed without being decided.
+	// Its record names the leases that end under it, and whoever takes it over has them
+	// end before it closes: a LeaseRevoke that was held up finds nothing then.
 	Items int    `json:"items,omitempty"`
 	By    string `json:"by,omitempty"` // who coordinates it, for people
 	At    int64  `json:"at,omitempty"` // when, in Unix milliseconds of its clock, for people
@@ -40,10 +42,13 @@ type Decided struct {
 type Outcome struct {
 	// Again says that it could not be done as it was prepared (a lease of it came to its
 	// end): nothing happened, and its coordinator begins anew.
-	Again  bool         `json:"again,omitempty"`
-	Path   []bool       `json:"path,omitempty"`   // for every Txn on its way, in the order met, whether its compares held
-	Writes []int        `json:"writes,omitempty"` // the shards on which it makes a revision, ascending
-	Order  *Arrangement `json:"order,omitempty"`  // of its events, unless that of the shards
+	Again  bool   `json:"again,omitempty"`
+	Path   []bool `json:"path,omitempty"`   // for every Txn on its way, in the order met, whether its compares held
+	Writes []int  `json:"writes,omitempty"` // the shards on which it makes a revision, ascending
+	// Error is the text of etcd's error that it ended with: then it wrote nothing. It is in
+	// the log since whoever evaluates it later may know of a newer revision and not find it.
+	Error string       `json:"error,omitempty"`
+	Order *Arrangement `json:"order,omitempty"` // of its events, unless that of the shards
 }
 
 // Closed says that shards are done with a batch.
