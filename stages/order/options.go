@@ -1,6 +1,7 @@
 package order
 
 import (
+	"context"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -44,6 +45,17 @@ type Options struct {
 	// Term gives a raft term for headers; nil is 1.
 	Term   func() uint64
 	Logger *slog.Logger
+
+	// Trace is called after each step of a batch that this process did (trace.go), on the
+	// goroutine that drives the batch: what blocks in it holds the batch up, and an error
+	// ends the drive as the death of the process would. nil is nothing.
+	Trace func(ctx context.Context, s Step) error
+	// Finished is called for each transaction over several shards that this process was
+	// asked for, with how it ended and how long it took. nil is nothing.
+	Finished func(outcome string, elapsed time.Duration)
+	// FenceWaited is called for each write on one shard that met a fence and waited for
+	// it to go. nil is nothing.
+	FenceWaited func(shard int, elapsed time.Duration)
 }
 
 func (o Options) withDefaults() Options {
