@@ -19,6 +19,9 @@ import (
 // Revisions are translated in and out. It is a pipeline.Middleware[stages.Call,
 // stages.Reply], around all that sends the call; Guard is the innermost.
 //
+// A write that meets the fence of a transaction over several shards waits for its end,
+// outside the shard's lane, and is sent again (fences.go).
+//
 // While the order cluster can't be reached nothing is sent. If it goes away in between,
 // or ctx ends, the outcome is unknown, and the error says so; the write may become
 // visible later.
@@ -27,12 +30,21 @@ func (o *Order) Commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.
 		if err := errors.Join(o.usable(), o.alarmed(call.Shard.Number)); err != nil {
 			return stages.Reply{}, err
 		}
-		o.covers.begin()
-		defer o.covers.end()
+		p := &passage{order: o, shard: call.Shard}
+		defer p.sent()
 		for try := 1; ; try++ {
-			reply, err := o.commitOnce(ctx, call, next)
+			reply, err := o.attempt(ctx, call, next, p)
 			var moved *movedOn
+			var fence *fencedBy
 			switch {
+			case errors.Is(err, errHalf):
+				call.Guard = []*pb.Compare{noFence} // through the shard's log, as a write
+				continue
+			case errors.As(err, &fence):
+				if err := p.fenced(ctx, fence.id); err != nil {
+					return stages.Reply{}, err
+				}
+				continue
 			case !errors.As(err, &moved):
 				return reply, err
 			case moved.swept && try >= rounds:
@@ -45,9 +57,16 @@ func (o *Order) Commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.
 	}
 }
 
-// commitOnce sends the call once. A *movedOn error says that nothing happened and that
-// it has to be translated anew.
-func (o *Order) commitOnce(ctx context.Context, call stages.Call, next pipeline.Stage[stages.Call, stages.Reply]) (stages.Reply, error) {
+// attempt sends the call once, when no fence is known to stand there. A *fencedBy error
+// says that nothing happened, a *movedOn error that it has to be translated anew, besides.
+func (o *Order) attempt(ctx context.Context, call stages.Call, next pipeline.Stage[stages.Call, stages.Reply], p *passage) (stages.Reply, error) {
+	if canWrite(call.Request) || len(call.Guard) > 0 {
+		if err := p.send(ctx); err != nil {
+			return stages.Reply{}, err
+		}
+	}
+	o.covers.begin()
+	defer o.covers.end()
 	sent, gone, err := o.localize(ctx, call)
 	if err != nil {
 		return stages.Reply{}, err
@@ -55,6 +74,7 @@ func (o *Order) commitOnce(ctx context.Context, call stages.Call, next pipeline.
 	n := call.Shard.Number
 	had := o.coveredOf(n)
 	reply, err := next(ctx, sent)
+	p.sent()
 	if err != nil {
 		return stages.Reply{}, o.settled(ctx, call.Shard, gone, err)
 	}
@@ -70,6 +90,9 @@ func (o *Order) commitOnce(ctx context.Context, call stages.Call, next pipeline.
 	global, err := o.place(ctx, call.Shard, rev, wrote)
 	if err != nil {
 		return stages.Reply{}, err
+	}
+	if len(sent.Guard) == 0 && !canWrite(call.Request) && o.halfway(n, rev, isSerializable(call.Request)) {
+		return stages.Reply{}, errHalf
 	}
 	return reply, o.told(call.Shard, reply.Response, rev, global, wrote)
 }

@@ -13,7 +13,7 @@ import (
 type covers struct {
 	mu       sync.Mutex
 	need     []int64       // by shard number, the newest revision somebody waits for
-	sent     []int64       // by shard number, what an append that succeeded has covered
+	sent     []sentCover   // by shard number, what an append that succeeded covers once it is replayed
 	waiting  int           // writes that wait to be covered
 	underway int           // writes between their begin and their end, waiting ones among them
 	wake     chan struct{} // holds a token when there may be something to append
@@ -21,8 +21,12 @@ type covers struct {
 	unanswered bool // the newest append was given up; known to commit alone
 }
 
+// sentCover is what the newest append was to cover on a shard. Once its entry is replayed
+// it is covered or, if the shard was pinned at that place of the log, it was in vain.
+type sentCover struct{ revision, position int64 }
+
 func newCovers(shards int) covers {
-	return covers{need: make([]int64, shards), sent: make([]int64, shards), wake: make(chan struct{}, 1)}
+	return covers{need: make([]int64, shards), sent: make([]sentCover, shards), wake: make(chan struct{}, 1)}
 }
 
 func (c *covers) signal() {
@@ -118,7 +122,8 @@ func (c *covers) ask(shard int, rev int64) {
 }
 
 // group is the entry to append now; nil if there is nothing to cover. hold tells that
-// more writes are under way that may come along.
+// more writes are under way that may come along. What is needed of a pinned shard waits:
+// a cover has no effect there, and the end of the batch covers it or leaves it to us.
 func (o *Order) group() (entry []Covered, hold bool) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
@@ -126,7 +131,8 @@ func (o *Order) group() (entry []Covered, hold bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, need := range c.need {
-		if need > o.state.covered[i] && need > c.sent[i] {
+		onItsWay := c.sent[i].revision >= need && c.sent[i].position > o.state.pos
+		if need > o.state.covered[i] && !onItsWay && o.state.batches.pinned(i) == nil {
 			entry = append(entry, Covered{Shard: i, Revision: need})
 		}
 	}
@@ -223,7 +229,7 @@ func (o *Order) append(ctx context.Context, entry []Covered) error {
 	}
 	o.covers.mu.Lock()
 	for _, c := range entry {
-		o.covers.sent[c.Shard] = max(o.covers.sent[c.Shard], c.Revision)
+		o.covers.sent[c.Shard] = sentCover{c.Revision, pos}
 	}
 	o.covers.mu.Unlock()
 	return nil

@@ -67,6 +67,7 @@ func (o *Order) reload(ctx context.Context) error {
 	}
 	o.state = s
 	o.sweeps.loaded(c.Swept)
+	o.covers.signal() // what was pinned may not be any more
 	o.notify()
 	return nil
 }
@@ -125,8 +126,21 @@ func (o *Order) take(r Record) error {
 	if e.Compacted > 0 {
 		o.sweeps.signal()
 	}
+	o.released(e)
 	o.notify()
 	return nil
+}
+
+// released has what was needed of a shard covered that is not pinned any more; mu is held.
+func (o *Order) released(e Entry) {
+	if e.Closed != nil {
+		for _, end := range e.Closed.Ends {
+			o.fences.closed(end)
+		}
+	}
+	if e.Closed != nil || e.Decided != nil {
+		o.covers.signal()
+	}
 }
 
 // notify wakes all who wait for the state to change; mu is held.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strconv"
 
 	"google.golang.org/grpc/codes"
 
@@ -19,6 +20,9 @@ const (
 	fenceKey  = "\x00sharder/fence"
 )
 
+// noFence holds on a shard without a fence.
+var noFence = &pb.Compare{Key: []byte(fenceKey), Target: pb.Compare_VERSION, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_Version{}}
+
 // Guard is the innermost decoration of a write: it sends it as one Txn that does
 // nothing unless the shard's routes are this sharder's, no fence stands there, and
 // call.Guard holds. So the shard itself refuses a sharder with another routing table,
@@ -27,12 +31,9 @@ const (
 // whole. It is a pipeline.Middleware[stages.Call, stages.Reply].
 //
 // A Txn without a write changes nothing, so it is sent unguarded: etcd then does not have
-// to put it through its log.
+// to put it through its log, as it has with everything that is nested.
 func (o *Order) Guard(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
-	always := []*pb.Compare{
-		valueIs(RoutesKey, []byte(o.opts.Fingerprint)),
-		{Key: []byte(fenceKey), Target: pb.Compare_VERSION, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_Version{}},
-	}
+	always := []*pb.Compare{valueIs(RoutesKey, []byte(o.opts.Fingerprint)), noFence}
 	why := []*pb.RequestOp{getOp(RoutesKey), getOp(fenceKey)}
 	return func(ctx context.Context, call stages.Call) (stages.Reply, error) {
 		if len(call.Guard) == 0 && !canWrite(call.Request) {
@@ -72,6 +73,20 @@ func (m *movedOn) Error() string {
 	return fmt.Sprintf("sharder: the shard has moved on to revision %d", m.revision)
 }
 
+// fencedBy says that the fence of a batch stood on the shard: nothing happened.
+type fencedBy struct{ id int64 }
+
+func (f *fencedBy) Error() string {
+	return fmt.Sprintf("sharder: the shard is fenced by batch %d", f.id)
+}
+
+// fenceID is the id of the batch that a fence is of: its value is the id, a slash, and how
+// many steps are done.
+func fenceID(value []byte) (int64, error) {
+	id, _, _ := bytes.Cut(value, []byte("/"))
+	return strconv.ParseInt(string(id), 10, 64)
+}
+
 // guarded tells why a guarded write was not done.
 func (o *Order) guarded(call stages.Call, r *pb.TxnResponse) error {
 	var kvs [2][]byte
@@ -86,7 +101,11 @@ func (o *Order) guarded(call stages.Call, r *pb.TxnResponse) error {
 	case !bytes.Equal(kvs[0], []byte(o.opts.Fingerprint)):
 		return refuse(codes.FailedPrecondition, "shard %s has other routes than this sharder: its configuration was changed; start this sharder with the new file. Nothing was written", name)
 	case kvs[1] != nil:
-		return refuse(codes.Unavailable, "shard %s is fenced by a transaction of a newer sharder; nothing was written, try again", name)
+		id, err := fenceID(kvs[1])
+		if err != nil {
+			return refuse(codes.Unavailable, "shard %s is fenced by a transaction of a newer sharder (%q); nothing was written", name, kvs[1])
+		}
+		return &fencedBy{id: id}
 	}
 	return &movedOn{revision: r.GetHeader().GetRevision()}
 }

@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -51,7 +52,7 @@ func (o *Order) localize(ctx context.Context, call stages.Call) (sent stages.Cal
 	in := &inbound{state: o.state, shard: call.Shard.Number, cut: cut}
 	clone := proto.Clone(txn).(*pb.TxnRequest)
 	in.txn(clone)
-	call.Request, call.Guard = txnOp(clone), in.guard
+	call.Request, call.Guard = txnOp(clone), append(slices.Clone(call.Guard), in.guard...)
 	return call, in.gone, nil
 }
 

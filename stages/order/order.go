@@ -34,6 +34,7 @@ type Order struct {
 
 	reads   reads
 	covers  covers
+	fences  fences
 	pace    pace
 	alarms  []atomic.Pointer[error] // by shard number
 	started time.Time
@@ -50,7 +51,7 @@ func New(o Options) *Order {
 	return &Order{
 		opts: o, journal: o.Journal, member: rand.Uint64() | 1, changed: make(chan struct{}),
 		started: time.Now(), moved: make([]atomic.Int64, len(o.Shards)),
-		reads: newReads(), covers: newCovers(len(o.Shards)), sweeps: newSweeps(),
+		reads: newReads(), covers: newCovers(len(o.Shards)), fences: newFences(len(o.Shards)), sweeps: newSweeps(),
 		alarms: make([]atomic.Pointer[error], len(o.Shards)), compact: make(chan struct{}, 1),
 	}
 }
