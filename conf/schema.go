@@ -36,6 +36,7 @@ type schema struct {
 	*report
 	c        *Config
 	nodes    []*node // the table of each of c.Shards
+	gates    []*node // the table of each of c.Gateways
 	ordering *node   // the table of c.Order
 	lines    []line  // what could be read of [routes]
 	strays   bool    // something is wrong with the names in [routes], so nobody knows who is missing there
@@ -54,6 +55,7 @@ func (s *schema) top() fields {
 		"lease":             {fields: fields{"keep_alive_streams": {read: s.count(&c.Lease.KeepAliveStreams, 1, streams)}}},
 		"order":             {read: s.order, fields: s.orderFields(new(Order))},
 		"shards":            {read: s.shards, fields: s.shard(new(Shard))},
+		"gateways":          {read: s.gateways, fields: s.gateway(new(Gateway))},
 		"routes":            {read: s.routes},
 	}
 }
@@ -124,7 +126,7 @@ func (s *schema) unknown(n *node, f fields) {
 	}
 	names, kind := slices.Collect(maps.Keys(f)), "keys here"
 	if n.table && len(n.key) == 1 && nearest(n.name(), names) == "" {
-		names, kind = []string{"limits", "watch", "lease", "order", "shards.NAME", "routes"}, "tables"
+		names, kind = []string{"limits", "watch", "lease", "order", "shards.NAME", "routes", "gateways.NAME"}, "tables"
 	}
 	if home := s.home(n); home != "" && nearest(n.name(), names) == "" {
 		s.wrong(n, what+" here", home)
@@ -147,6 +149,9 @@ func (s *schema) home(n *node) string {
 	}
 	for _, table := range slices.Sorted(maps.Keys(top)) {
 		if _, ok := top[table].fields[name]; ok {
+			if table == "gateways" {
+				table += ".NAME"
+			}
 			return fmt.Sprintf("it belongs to [%s]", table)
 		}
 	}

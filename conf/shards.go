@@ -2,7 +2,6 @@ package conf
 
 import (
 	"fmt"
-	"strings"
 )
 
 // letters are what a shard's name may be made of. It names a directory, too.
@@ -18,12 +17,8 @@ func (s *schema) shards(n *node) {
 			s.misplaced(kid)
 			continue
 		}
-		name := kid.name()
-		if name == "" || strings.Trim(name, letters) != "" || len(name) > maxName {
-			s.wrong(kid, fmt.Sprintf("%q is not a name for a shard", name),
-				fmt.Sprintf(`use 1 to %d letters, digits, "_" and "-"`, maxName))
-		}
-		shard := defaultShard(name)
+		s.name(kid, "a shard")
+		shard := defaultShard(kid.name())
 		s.walk(kid, s.shard(&shard))
 		s.c.Shards = append(s.c.Shards, shard)
 		s.nodes = append(s.nodes, kid)
@@ -44,6 +39,10 @@ func (s *schema) misplaced(n *node) {
 // wrong before is skipped: one slip should be one error.
 func (s *schema) validate(root *node) {
 	if len(s.c.Shards) == 0 {
+		if s.onlyGateways(root) {
+			s.checkAddresses(root)
+			return
+		}
 		if shards := root.kid("shards"); shards == nil || len(shards.kids) == 0 {
 			s.wrong(root.missing("shards"), "there is no shard",
 				"add a table such as [shards.a] with endpoints = [\"10.0.0.1:2379\"] or embedded = true")
@@ -64,6 +63,20 @@ func (s *schema) validate(root *node) {
 	}
 	s.checkAddresses(root)
 	s.checkRoutes(root)
+}
+
+// onlyGateways tells whether the file is about gateways and nothing else.
+func (s *schema) onlyGateways(root *node) bool {
+	if len(s.gates) == 0 {
+		return false
+	}
+	for _, name := range []string{"listen", "shards", "order", "routes", "watch", "lease", "limits"} {
+		if root.kid(name) != nil {
+			return false
+		}
+	}
+	s.c.Listen = nil
+	return true
 }
 
 // checkEmbedded checks a cluster, called what, that says embedded = true. homeless says

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -109,6 +110,25 @@ func (s *schema) flag(to *bool) func(*node) {
 func (s *schema) text(to *string, example string) func(*node) {
 	return func(n *node) {
 		if v, ok := s.str(n, n.value, example); ok {
+			*to = v
+		}
+	}
+}
+
+// oneOf reads one of a few words.
+func (s *schema) oneOf(to *string, words []string) func(*node) {
+	return func(n *node) {
+		remedy := fmt.Sprintf("write %q", words[0])
+		for i, w := range words[1:] {
+			remedy += fmt.Sprintf("%s%q", map[bool]string{true: " or ", false: ", "}[i == len(words)-2], w)
+		}
+		v, ok := n.value.(string)
+		switch {
+		case !ok:
+			s.wrong(n, "want a string, have "+describe(n.value), remedy)
+		case !slices.Contains(words, v):
+			s.wrong(n, fmt.Sprintf("%q is not one of the words for this", v), remedy)
+		default:
 			*to = v
 		}
 	}

@@ -55,6 +55,14 @@ func place(cfg *conf.Config, s conf.Shard, dir string, e *backend.Embedded) stri
 
 // explain is --check: what the configuration means, without touching any etcd.
 func explain(cfg *conf.Config, stdout, stderr io.Writer) int {
+	defer func() {
+		for _, g := range cfg.Gateways {
+			fmt.Fprintf(stdout, "would serve gateway %s on %s, to %s\n", g.Name, g.Listen, strings.Join(append(g.Endpoints, g.DiscoverySRV)[:max(1, len(g.Endpoints))], ", "))
+		}
+	}()
+	if len(cfg.Shards) == 0 {
+		return 0
+	}
 	f := &fleet{embedded: make([]*backend.Embedded, len(cfg.Shards))}
 	for i, s := range cfg.Shards {
 		f.shards = append(f.shards, &stages.Shard{Number: i, Name: s.Name})

@@ -2,10 +2,12 @@
 //
 //	sharder --conf conf/shards.toml
 //	sharder import --from 10.0.0.1:2379 --conf conf/shards.toml
+//	sharder gateway start --endpoints 10.0.0.1:2379
 //
 // The file says which etcd clusters there are (or runs them inside the process) and
 // which keys live where. chains.go has the way of every RPC, top to bottom. import brings
-// the keys of a single etcd (package importer).
+// the keys of a single etcd (package importer). gateway passes connections on byte by byte
+// (package gateway).
 package main
 
 import (
@@ -35,8 +37,13 @@ const (
 )
 
 func run(args []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "import" {
-		return runImport(args[1:], stdout, stderr)
+	if len(args) > 0 {
+		switch args[0] {
+		case "import":
+			return runImport(args[1:], stdout, stderr)
+		case "gateway":
+			return runGateway(args[1:], stdout, stderr)
+		}
 	}
 	flags := flag.NewFlagSet("sharder", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -65,13 +72,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if *check {
 		return explain(cfg, stdout, stderr)
 	}
+	if len(cfg.Shards) == 0 {
+		return serveUntilSignal(cfg, *verbose, serveGateways, stdout, stderr)
+	}
+	return serveUntilSignal(cfg, *verbose, serve, stdout, stderr)
+}
+
+// serveUntilSignal serves in one of the ways there are until the process is told to stop.
+// The first signal drains, the second one is the system's own: it kills.
+func serveUntilSignal(cfg *conf.Config, verbose bool, serve func(context.Context, *conf.Config, io.Writer, *slog.Logger) error, stdout, stderr io.Writer) int {
 	level := slog.LevelInfo
-	if *verbose {
+	if verbose {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-
-	// The first signal drains, the second one is the system's own: it kills.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)

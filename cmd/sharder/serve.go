@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
+	"github.com/sourcegraph/conc/pool"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -36,9 +37,19 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 			_ = l.Close()
 		}
 	}()
-	return withFleet(ctx, cfg, log, func(ctx context.Context, f *fleet) error {
-		return f.serve(ctx, cfg, listeners, stdout, log)
+	gs, err := openGateways(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	gs.describe(stdout)
+	p := pool.New().WithContext(ctx).WithCancelOnError()
+	p.Go(gs.serve)
+	p.Go(func(ctx context.Context) error {
+		return withFleet(ctx, cfg, log, func(ctx context.Context, f *fleet) error {
+			return f.serve(ctx, cfg, listeners, stdout, log)
+		})
 	})
+	return p.Wait()
 }
 
 // withFleet opens a fleet, runs it while do does what it is opened for, and closes it. The

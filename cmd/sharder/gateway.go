@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"github.com/sharder/sharder/conf"
+	"github.com/sharder/sharder/stages/backend"
+	"github.com/sharder/sharder/stages/gateway"
+)
+
+// gateways are the gateways of a configuration, each with its listener, which serve
+// closes.
+type gateways struct {
+	all       []*gateway.Gateway
+	names     []string
+	listeners []net.Listener
+}
+
+// openGateways listens for all of them and looks their endpoints up. One whose endpoints
+// are not to be found is an error: it could not do anything.
+func openGateways(ctx context.Context, cfg *conf.Config, log *slog.Logger) (gs *gateways, err error) {
+	gs = &gateways{}
+	defer func() {
+		if err != nil {
+			gs.close()
+		}
+	}()
+	for _, c := range cfg.Gateways {
+		o, err := gatewayOptions(cfg, c, log.With("gateway", c.Name))
+		if err != nil {
+			return gs, fmt.Errorf("gateway %s: %w", c.Name, err)
+		}
+		l, err := net.Listen("tcp", c.Listen)
+		if err != nil {
+			return gs, fmt.Errorf("gateway %s: listen on %s: %w", c.Name, c.Listen, err)
+		}
+		g := gateway.New(o)
+		gs.all, gs.names, gs.listeners = append(gs.all, g), append(gs.names, c.Name), append(gs.listeners, l)
+		if err := g.Load(ctx); err != nil {
+			return gs, fmt.Errorf("gateway %s: %w", c.Name, err)
+		}
+	}
+	return gs, nil
+}
+
+// gatewayOptions says how a gateway of the configuration works.
+func gatewayOptions(cfg *conf.Config, c conf.Gateway, log *slog.Logger) (gateway.Options, error) {
+	o := gateway.Options{
+		Refresh: c.DiscoveryInterval, Strategy: gateway.Strategy(c.Strategy), Connections: c.Connections,
+		DialTimeout: c.DialTimeout, ProbeInterval: c.ProbeInterval, DrainTimeout: cfg.DrainTimeout, Logger: log,
+	}
+	if c.DiscoverySRV == "" {
+		o.Endpoints = gateway.Fixed(withoutSchemes(c.Endpoints)...)
+		return o, nil
+	}
+	d := gateway.Discovery{Domain: c.DiscoverySRV, Name: c.DiscoveryName, Logger: log}
+	if !c.InsecureDiscovery {
+		var err error
+		if d.TLS, err = backend.TLSConfig(c.TrustedCA, "", "", c.DiscoverySRV); err != nil {
+			return o, err
+		}
+	}
+	o.Endpoints = d.Endpoints
+	return o, nil
+}
+
+// withoutSchemes takes http:// and https:// off: both are bytes to a gateway.
+func withoutSchemes(endpoints []string) []string {
+	out := make([]string, 0, len(endpoints))
+	for _, e := range endpoints {
+		if _, rest, ok := strings.Cut(e, "://"); ok {
+			e = rest
+		}
+		out = append(out, strings.TrimSuffix(e, "/"))
+	}
+	return out
+}
+
+// describe says where they are served.
+func (gs *gateways) describe(w io.Writer) {
+	for i, name := range gs.names {
+		fmt.Fprintf(w, "gateway %s: serving on %s\n", name, gs.listeners[i].Addr())
+	}
+}
+
+// serve serves until ctx ends or one of them fails, then drains.
+func (gs *gateways) serve(ctx context.Context) error {
+	p := pool.New().WithContext(ctx).WithCancelOnError()
+	for i, g := range gs.all {
+		p.Go(func(ctx context.Context) error {
+			if err := g.Serve(ctx, gs.listeners[i]); err != nil {
+				return fmt.Errorf("gateway %s: %w", gs.names[i], err)
+			}
+			return nil
+		})
+	}
+	return p.Wait()
+}
+
+func (gs *gateways) close() {
+	for _, l := range gs.listeners {
+		_ = l.Close()
+	}
+}
+
+// serveGateways is serve for a configuration that has gateways alone.
+func serveGateways(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Logger) error {
+	gs, err := openGateways(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	gs.describe(stdout)
+	if err := notifyReady(); err != nil {
+		log.Warn("systemd could not be told that the gateway is ready", "error", err)
+	}
+	return gs.serve(ctx)
+}
