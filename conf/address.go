@@ -34,10 +34,10 @@ func (s *schema) addresses(to *[]string) func(*node) {
 	}
 }
 
-// address reads one place to listen.
-func (s *schema) address(to *string) func(*node) {
+// address reads one place to listen; example is the remedy for what is no string.
+func (s *schema) address(to *string, example string) func(*node) {
 	return func(n *node) {
-		text, ok := s.str(n, n.value, `an address, such as "127.0.0.1:23790"`)
+		text, ok := s.str(n, n.value, fmt.Sprintf("an address, such as %q", example))
 		if !ok {
 			return
 		}

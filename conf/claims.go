@@ -7,14 +7,17 @@ import (
 	"strings"
 )
 
-// own is what claims call the process that reads the file.
-const own = "sharder itself"
+// own is what claims call the process that reads the file, ownMetrics its HTTP side.
+const (
+	own        = "sharder itself"
+	ownMetrics = "sharder's metrics"
+)
 
 // claim is an address with what it was written for.
 type claim struct {
 	address
 	node  *node
-	owner string // own, OrderName, `shard "a"` or `gateway "a"`
+	owner string // own, ownMetrics, OrderName, `shard "a"` or `gateway "a"`
 	local bool   // something of this process listens there
 }
 
@@ -50,6 +53,9 @@ func (s *schema) claims(root *node) []claim {
 	}
 	for _, text := range s.c.Listen {
 		listens(text, listen, owner)
+	}
+	if s.c.Metrics != "" {
+		listens(s.c.Metrics, root.kid("metrics"), ownMetrics)
 	}
 	cluster := func(sh *Shard, n *node, owner string) {
 		if sh.Listen != "" {
@@ -104,6 +110,8 @@ func (s *schema) clash(c, other claim) {
 		remedy = "give each its own port"
 	case c.owner != other.owner && strings.HasPrefix(other.owner, own):
 		remedy = "sharder can't be a shard of itself; write where the etcd listens, or change listen"
+	case c.owner != other.owner && other.owner == ownMetrics:
+		remedy = "sharder can't be a shard of itself; write where the etcd listens, or change metrics"
 	case c.owner == OrderName:
 		remedy = "the order has an etcd cluster of its own; a shard can't be that"
 	case c.owner != other.owner:

@@ -10,6 +10,9 @@ type Config struct {
 	// Listen (listen) holds the addresses, host:port, where etcd clients connect.
 	// At least one; port 0 means any free port.
 	Listen []string
+	// Metrics (metrics) is the address, host:port, of the HTTP side for operators; port 0
+	// means any free port. Empty is none.
+	Metrics string
 	// DataDir (data_dir) is the directory where embedded shards and an embedded order
 	// cluster keep their data, one directory for each in it. Empty unless the file sets it.
 	DataDir string

@@ -47,6 +47,7 @@ func (s *schema) top() fields {
 	c := s.c
 	return fields{
 		"listen":            {read: s.addresses(&c.Listen)},
+		"metrics":           {read: s.address(&c.Metrics, "127.0.0.1:2381")},
 		"data_dir":          {read: s.text(&c.DataDir, `a directory, such as "data"`)},
 		"drain_timeout":     {read: s.duration(&c.DrainTimeout, moment, day)},
 		"max_request_bytes": {read: s.size(&c.MaxRequestBytes, KiB, GiB)},
@@ -84,7 +85,7 @@ func (s *schema) shard(sh *Shard) fields {
 	const file = `the path of a file`
 	return fields{
 		"embedded":  {read: s.flag(&sh.Embedded)},
-		"listen":    {read: s.address(&sh.Listen)},
+		"listen":    {read: s.address(&sh.Listen, "127.0.0.1:23790")},
 		"endpoints": {read: s.endpoints(&sh.Endpoints)},
 		"tls": {fields: fields{
 			"ca":          {read: s.text(&sh.TLS.CA, file)},

@@ -31,6 +31,7 @@ func example(t *testing.T, file string, endpoints map[string]string) *harness.Sh
 	// Top-level keys come before the first table; the file may set none of them.
 	s = listenLine.ReplaceAllString(s, "")
 	s = regexp.MustCompile(`(?m)^data_dir *=.*$`).ReplaceAllString(s, "")
+	s = regexp.MustCompile(`(?m)^metrics *=.*$`).ReplaceAllString(s, `metrics = "127.0.0.1:0"`)
 	s = fmt.Sprintf("listen = [%q]\ndata_dir = %q\n", listen, filepath.Join(dir, "data")) + s
 	for from, to := range endpoints {
 		if !strings.Contains(s, from) {
