@@ -24,9 +24,10 @@ var ErrFull = errors.New("sharder: link is full")
 // longest, and a newcomer finds the link full until nobody waits any more. A Link
 // holds no goroutine and needs no closing.
 type Link struct {
-	slots chan struct{} // one element per value inside
-	taken atomic.Int64  // inside and waiting
-	limit int64         // most that taken may be
+	slots   chan struct{} // one element per value inside
+	taken   atomic.Int64  // inside and waiting
+	limit   int64         // most that taken may be
+	refused atomic.Int64  // told ErrFull so far
 }
 
 // NewLink makes a link that holds at most capacity values and lets at most waiters
@@ -46,6 +47,7 @@ func NewLink(capacity, waiters int) *Link {
 // there is nothing to leave.
 func (l *Link) Enter(ctx context.Context) error {
 	if !l.take() {
+		l.refused.Add(1)
 		return ErrFull
 	}
 	select {
@@ -96,6 +98,9 @@ func (l *Link) Depth() int { return len(l.slots) }
 func (l *Link) Waiting() int {
 	return int(max(0, l.taken.Load()-int64(len(l.slots))))
 }
+
+// Refused is how many callers have been told ErrFull since the link was made.
+func (l *Link) Refused() int64 { return l.refused.Load() }
 
 // Queue puts a link in front of a stage: Enter, next, Leave. An error of Enter is
 // returned as it is, and next is then not called. The place is given back when next

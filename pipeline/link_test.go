@@ -44,8 +44,8 @@ func TestALinkHoldsItsCapacityAndItsWaitersAndRefusesTheRest(t *testing.T) {
 		}
 		synctest.Wait()
 		gauge(t, l, 2, 3)
-		if full.Load() != 4 || done.Load() != 0 {
-			t.Errorf("%d refused, %d done while nobody may leave; want 4, 0", full.Load(), done.Load())
+		if full.Load() != 4 || done.Load() != 0 || l.Refused() != 4 {
+			t.Errorf("%d refused (the link counts %d), %d done while nobody may leave; want 4, 4, 0", full.Load(), l.Refused(), done.Load())
 		}
 		close(hold)
 		wg.Wait()

@@ -15,6 +15,10 @@ const (
 	ClosedKey = "\x00sharder/closed"
 )
 
+// FenceKey is on a shard only while a transaction over several shards keeps all writes
+// away from it but its own. What it holds begins with the id of that transaction's batch.
+const FenceKey = "\x00sharder/fence"
+
 // NoneClosed is what [ClosedKey] holds before the first one: below every id.
 const NoneClosed = "00000000000000000000"
 

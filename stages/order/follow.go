@@ -109,6 +109,7 @@ func (o *Order) take(r Record) error {
 		return err
 	}
 	o.written.Add(1)
+	o.replayed.Add(1)
 	o.pace.entry()
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 // there since the shard was stamped, and the fence of a transaction over several shards.
 const (
 	RoutesKey = stages.RoutesKey
-	fenceKey  = "\x00sharder/fence"
+	fenceKey  = stages.FenceKey
 )
 
 // noFence holds on a shard without a fence.

@@ -43,6 +43,8 @@ type Order struct {
 	written atomic.Int64          // entries replayed since the last checkpoint
 	sweeps  sweeps
 	compact chan struct{} // wakes the compactor
+
+	replayed atomic.Int64 // entries replayed at all, for Status
 }
 
 // New makes an Order. It does nothing until Load.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sourcegraph/conc"
@@ -87,6 +88,8 @@ type Server struct {
 
 	ctx    context.Context // ends the hubs
 	cancel context.CancelFunc
+
+	events atomic.Int64 // sent to clients
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -182,11 +185,12 @@ type Stats struct {
 	Upstream map[string]int // upstream watchers shared by them, by shard
 	CatchUps map[string]int // catch-up streams opened since the start, by shard
 	History  int64          // bytes kept for late joiners
+	Events   int64          // events sent to clients since the start
 }
 
 // Stats gives the present counts.
 func (s *Server) Stats() Stats {
-	st := Stats{Upstream: map[string]int{}, CatchUps: map[string]int{}}
+	st := Stats{Upstream: map[string]int{}, CatchUps: map[string]int{}, Events: s.events.Load()}
 	s.mu.Lock()
 	st.Streams = len(s.sessions)
 	for c := range s.sessions {

@@ -154,6 +154,7 @@ func (c *session) send(stream pb.Watch_WatchServer) {
 			c.fail(err)
 			return
 		}
+		c.server.events.Add(int64(len(it.response.Events)))
 	}
 }
 
