@@ -48,6 +48,7 @@ type chains struct {
 	leaseTimeToLive pipeline.Stage[*pb.LeaseTimeToLiveRequest, *pb.LeaseTimeToLiveResponse]
 	leaseLeases     pipeline.Stage[*pb.LeaseLeasesRequest, *pb.LeaseLeasesResponse]
 
+	door   *pipeline.Link // of all unary requests above
 	watch  *watch.Server
 	leases lease.Service
 	others grpc.StreamHandler // services that are not in this file
@@ -147,6 +148,7 @@ type joints struct {
 func (c *chains) kv(cfg *conf.Config, table *stages.Table, decode stages.Decoder, j joints) *pipeline.Link {
 	route := stages.RouteOp(table)
 	door := pipeline.NewLink(cfg.Limits.Requests, cfg.Limits.RequestsWaiting)
+	c.door = door
 	c.rng = pipeline.Queue(door, pipeline.Chain3(
 		decode.Range,
 		pipeline.Wrap(

@@ -74,5 +74,8 @@ func explain(cfg *conf.Config, stdout, stderr io.Writer) int {
 	}
 	f.describe(cfg, stdout)
 	fmt.Fprintf(stdout, "would serve the etcd API on %s\n", strings.Join(cfg.Listen, ", "))
+	if cfg.Metrics != "" {
+		fmt.Fprintf(stdout, "would serve metrics and status on %s\n", cfg.Metrics)
+	}
 	return 0
 }

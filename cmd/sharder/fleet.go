@@ -15,6 +15,7 @@ import (
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/backend"
+	"github.com/sharder/sharder/stages/metrics"
 )
 
 // fleet is the etcd clusters behind one sharder, and the table of what lives where.
@@ -27,12 +28,13 @@ type fleet struct {
 	gates    []*gate
 	width    []bool        // by position: whether it was looked how much the shard takes
 	central  *orderCluster // nil without [order]
+	counts   *metrics.Metrics
 }
 
 // openFleet starts the embedded etcds and prepares the connections to the others.
 // After an error nothing is left running.
 func openFleet(cfg *conf.Config, log *slog.Logger) (_ *fleet, err error) {
-	f := &fleet{}
+	f := &fleet{counts: metrics.New(buildVersion())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -68,11 +70,20 @@ func (f *fleet) open(cfg *conf.Config, i int, s conf.Shard, log *slog.Logger) er
 	f.width = append(f.width, e != nil) // ours are as wide as they have to be
 	g := &gate{conn: c, name: s.Name}
 	f.gates = append(f.gates, g)
-	f.shards = append(f.shards, &stages.Shard{
-		Number: i, Name: s.Name, Conn: g,
+	shard := &stages.Shard{
+		Number: i, Name: s.Name, Conn: f.counts.Conn(s.Name, g),
 		Lane: pipeline.NewLink(cfg.Limits.PerShard, cfg.Limits.PerShardWaiting),
-	})
+	}
+	f.shards = append(f.shards, shard)
+	f.count(shard, c, g.open.Load)
 	return nil
+}
+
+// count has the metrics tell how a cluster does. open tells whether anything gets through
+// to it.
+func (f *fleet) count(s *stages.Shard, c *backend.Cluster, open func() bool) {
+	f.counts.Lane(s.Name, s.Lane)
+	f.counts.Cluster(s.Name, func() bool { return c.Healthy() && !c.NoLeader() }, open)
 }
 
 // openCluster starts the etcd, if it is an embedded one, with its data in dir below the

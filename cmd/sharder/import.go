@@ -140,7 +140,7 @@ func (im *importing) serveMyself(ctx context.Context, f *fleet, log *slog.Logger
 	defer inside.Close()
 	defer stop()
 	defer conn.Close()
-	wg.Go(func() { fail(f.serve(serving, im.cfg, []net.Listener{inside}, io.Discard, log)) })
+	wg.Go(func() { fail(f.serve(serving, im.cfg, []net.Listener{inside}, nil, io.Discard, log)) })
 	return im.run(ctx, func(*importer.Report) {})
 }
 

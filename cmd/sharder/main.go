@@ -2,12 +2,13 @@
 //
 //	sharder --conf conf/shards.toml
 //	sharder import --from 10.0.0.1:2379 --conf conf/shards.toml
+//	sharder status --conf conf/shards.toml
 //	sharder gateway start --endpoints 10.0.0.1:2379
 //
 // The file says which etcd clusters there are (or runs them inside the process) and
 // which keys live where. chains.go has the way of every RPC, top to bottom. import brings
-// the keys of a single etcd (package importer). gateway passes connections on byte by byte
-// (package gateway).
+// the keys of a single etcd (package importer). status says how a deployment does. gateway
+// passes connections on byte by byte (package gateway).
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -43,6 +45,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return runImport(args[1:], stdout, stderr)
 		case "gateway":
 			return runGateway(args[1:], stdout, stderr)
+		case "status":
+			return runStatus(args[1:], stdout, stderr)
 		}
 	}
 	flags := flag.NewFlagSet("sharder", flag.ContinueOnError)
@@ -61,7 +65,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitMisused
 	}
 	if *version {
-		fmt.Fprintln(stdout, "sharder", buildVersion())
+		program, language := buildVersion()
+		fmt.Fprintln(stdout, "sharder", program, language)
 		return 0
 	}
 	cfg, err := conf.Load(*file)
@@ -96,10 +101,11 @@ func serveUntilSignal(cfg *conf.Config, verbose bool, serve func(context.Context
 	return 0
 }
 
-func buildVersion() string {
+// buildVersion says which program this is, and which Go made it.
+func buildVersion() (program, language string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return "unknown", runtime.Version()
 	}
-	return info.Main.Version + " " + info.GoVersion
+	return info.Main.Version, info.GoVersion
 }

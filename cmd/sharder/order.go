@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -27,20 +28,19 @@ type orderCluster struct {
 	embedded *backend.Embedded // nil if it runs elsewhere
 	journal  *order.Etcd
 	first    int64 // the revision of the first write, for a deployment that begins
-	loaded   bool
+	loaded   atomic.Bool
 	told     time.Time // when it was last logged why there is no order yet
 }
 
 // openOrder starts or connects the order cluster.
 func (f *fleet) openOrder(cfg *conf.Config, log *slog.Logger) error {
 	c, e, err := openCluster(cfg, cfg.Order.Shard, conf.OrderDir, log)
-	f.central = &orderCluster{
-		cluster: c, embedded: e, first: cfg.Order.FirstRevision,
-		ordered: ordered{home: &stages.Shard{
-			Number: stages.OrderCluster, Name: stages.OrderName, Conn: c,
-			Lane: pipeline.NewLink(cfg.Limits.PerShard, cfg.Limits.PerShardWaiting),
-		}},
+	home := &stages.Shard{
+		Number: stages.OrderCluster, Name: stages.OrderName, Conn: f.counts.Conn(stages.OrderName, c),
+		Lane: pipeline.NewLink(cfg.Limits.PerShard, cfg.Limits.PerShardWaiting),
 	}
+	f.central = &orderCluster{cluster: c, embedded: e, first: cfg.Order.FirstRevision, ordered: ordered{home: home}}
+	f.count(home, c, f.central.loaded.Load)
 	return err
 }
 
@@ -55,17 +55,19 @@ func (f *fleet) ordered() *ordered {
 // makeOrder makes the order, whose log is still to be loaded; the table must be there.
 func (f *fleet) makeOrder(cfg *conf.Config, log *slog.Logger) {
 	c := f.central
-	c.journal = order.NewEtcd(c.cluster)
+	c.journal = order.NewEtcd(c.home.Conn)
 	o := order.Options{
-		Journal: c.journal, Shards: f.table.Shards(), Fingerprint: f.table.Fingerprint(),
+		Journal: f.counts.Journal(c.journal), Shards: f.table.Shards(), Fingerprint: f.table.Fingerprint(),
 		Interval: cfg.Order.CommitInterval, CheckpointEntries: cfg.Order.CheckpointEntries,
 		Retention: order.Retention(cfg.Order.AutoCompaction),
 		Ready:     c.ready, Term: c.journal.Term, Logger: log,
+		Trace: f.counts.Trace, Finished: f.counts.Finished, FenceWaited: f.counts.FenceWaited(f.names()),
 	}
 	if o.Interval == 0 {
 		o.Interval = -1 // there, 0 is the default
 	}
 	c.order = order.New(o)
+	f.counts.Order(c.order)
 }
 
 // ready tells why the order cluster can't take an entry at this moment.
@@ -91,7 +93,7 @@ func (f *fleet) join(ctx context.Context, log *slog.Logger) (more bool, err erro
 			return more, err
 		case ctx.Err() != nil:
 			return false, context.Cause(ctx)
-		case err != nil || f.central.loaded:
+		case err != nil || f.central.loaded.Load():
 			return more, err
 		}
 		select {
@@ -133,7 +135,7 @@ func (f *fleet) claimOrdered(ctx context.Context, log *slog.Logger) (more bool, 
 // begun loads the order log, and reports whether there is one.
 func (f *fleet) begun(ctx context.Context, found *survey) (bool, error) {
 	c := f.central
-	if c.loaded {
+	if c.loaded.Load() {
 		return true, nil
 	}
 	if stamped, err := f.orderStamped(ctx, found); err != nil || !stamped {
@@ -149,7 +151,7 @@ func (f *fleet) begun(ctx context.Context, found *survey) (bool, error) {
 	if diff := c.order.Genesis().Difference(f.names(), f.table.Fingerprint(), f.table.Describe()); diff != "" {
 		return false, errors.New(diff)
 	}
-	c.loaded = true
+	c.loaded.Store(true)
 	return true, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/sharder/sharder/conf"
+	"github.com/sharder/sharder/stages/metrics"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -37,6 +38,13 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 			_ = l.Close()
 		}
 	}()
+	operators, err := listenOperators(cfg)
+	if err != nil {
+		return err
+	}
+	if operators != nil {
+		defer operators.Close()
+	}
 	gs, err := openGateways(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -46,7 +54,7 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 	p.Go(gs.serve)
 	p.Go(func(ctx context.Context) error {
 		return withFleet(ctx, cfg, log, func(ctx context.Context, f *fleet) error {
-			return f.serve(ctx, cfg, listeners, stdout, log)
+			return f.serve(ctx, cfg, listeners, operators, stdout, log)
 		})
 	})
 	return p.Wait()
@@ -75,14 +83,24 @@ func withFleet(ctx context.Context, cfg *conf.Config, log *slog.Logger, do func(
 	return do(ctx, f)
 }
 
-// serve serves on the listeners until ctx ends, then drains.
-func (f *fleet) serve(ctx context.Context, cfg *conf.Config, listeners []net.Listener, stdout io.Writer, log *slog.Logger) error {
+// serve serves on the listeners until ctx ends, then drains. The HTTP side for operators,
+// if there is one (operators), is up from before the first claim until after the drain.
+func (f *fleet) serve(ctx context.Context, cfg *conf.Config, listeners []net.Listener, operators net.Listener, stdout io.Writer, log *slog.Logger) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg conc.WaitGroup
 	defer wg.Wait()
 	defer stop()
+	side := newSite(ctx, f)
+	if operators != nil {
+		fmt.Fprintf(stdout, "serving /metrics, /status, /health, /livez and /readyz on http://%s\n", operators.Addr())
+		wg.Go(func() {
+			if err := side.run(background, operators, log); err != nil {
+				fail(err)
+			}
+		})
+	}
 	more, err := f.join(ctx, log)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
@@ -104,11 +122,14 @@ func (f *fleet) serve(ctx context.Context, cfg *conf.Config, listeners []net.Lis
 	}
 	c := newChains(cfg, f.table, f.ordered(), log)
 	c.recoverLeases(ctx, log)
-	server := newServer(cfg, c)
+	server := newServer(cfg, c, f.counts)
+	f.counts.Door(c.door)
+	f.counts.Watch(c.watch)
 	wg.Go(func() { _ = c.watch.Run(background) })
 
 	f.describe(cfg, stdout)
 	fmt.Fprintf(stdout, "serving the etcd API on %s\n", addresses(listeners))
+	side.serving.Store(true)
 	err = server.run(ctx, c, listeners, cfg.DrainTimeout, log)
 	if c.relay != nil {
 		c.relay.Wait()
@@ -162,7 +183,7 @@ type server struct {
 
 // newServer registers the services, with etcd's own limits and keepalive policy: with
 // gRPC's defaults idle watchers would be sent away for pinging.
-func newServer(cfg *conf.Config, c *chains) *server {
+func newServer(cfg *conf.Config, c *chains, counts *metrics.Metrics) *server {
 	s := &server{health: health.NewServer()}
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(int(cfg.MaxRequestBytes)+requestOverhead),
@@ -170,8 +191,8 @@ func newServer(cfg *conf.Config, c *chains) *server {
 		grpc.MaxConcurrentStreams(math.MaxUint32),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
-		grpc.ChainUnaryInterceptor(recoverUnary),
-		grpc.ChainStreamInterceptor(recoverStream),
+		grpc.UnaryInterceptor(counts.Unary(recoverUnary)),
+		grpc.StreamInterceptor(counts.Stream(recoverStream)),
 		grpc.UnknownServiceHandler(c.others),
 		grpc.WaitForHandlers(true),
 	)

@@ -49,10 +49,11 @@ var layers = []layer{
 	{"stages/lease", []string{"pipeline", "stages"}, nil, "leases, watches and backends meet in cmd only"},
 	{"stages/watch", []string{"pipeline", "stages"}, nil, "leases, watches and backends meet in cmd only"},
 	{"stages/order", []string{"pipeline", "stages"}, nil, "the order knows shards by what the chains know of them"},
+	{"stages/metrics", []string{"pipeline", "stages", "stages/order", "stages/watch"}, nil, "metrics look at the others, and no other at them"},
 	{"stages/gateway", []string{}, []string{"github.com/sourcegraph/conc"}, "a gateway passes bytes on and knows nothing of etcd"},
 	{"importer", []string{"pipeline"}, nil, "an import knows both sides as clients of etcd do"},
 	{"stages", []string{"pipeline"}, nil, "the stages are what everything else is made of"},
-	{"cmd", []string{"conf", "importer", "pipeline", "stages", "stages/backend", "stages/gateway", "stages/lease", "stages/order", "stages/watch"}, nil, "commands are no place for test code"},
+	{"cmd", []string{"conf", "importer", "pipeline", "stages", "stages/backend", "stages/gateway", "stages/lease", "stages/metrics", "stages/order", "stages/watch"}, nil, "commands are no place for test code"},
 	{"integration", []string{"conf", "integration", "pipeline", "stages"}, nil, "tests use sharder from outside"},
 }
 

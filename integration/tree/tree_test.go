@@ -26,6 +26,7 @@ var rules = []struct {
 		"watch imports lease":              `stages/watch/a.go: package watch` + "\n" + `import _ "github.com/sharder/sharder/stages/lease"`,
 		"lease imports backend":            `stages/lease/a.go: package lease` + "\n" + `import _ "github.com/sharder/sharder/stages/backend"`,
 		"backend imports watch":            `stages/backend/a.go: package backend` + "\n" + `import _ "github.com/sharder/sharder/stages/watch"`,
+		"order imports metrics":            `stages/order/a.go: package order` + "\n" + `import _ "github.com/sharder/sharder/stages/metrics"`,
 		"stages import watch":              `stages/a.go: package stages` + "\n" + `import _ "github.com/sharder/sharder/stages/watch"`,
 		"conf imports zap":                 `conf/a.go: package conf` + "\n" + `import _ "go.uber.org/zap"`,
 		"conf imports stages":              `conf/a.go: package conf` + "\n" + `import _ "github.com/sharder/sharder/stages"`,

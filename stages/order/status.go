@@ -8,9 +8,10 @@ import (
 // Status is what a process knows of the order at one moment: for metrics, and for people
 // who ask how a deployment does. Whoever got it may keep it.
 type Status struct {
-	Position  int64 // of the newest entry replayed
-	Entries   int64 // that the log has had up to there
-	Replayed  int64 // how many of them this process has replayed itself
+	Genesis   *Genesis // the first entry; nobody may change it
+	Position  int64    // of the newest entry replayed
+	Entries   int64    // that the log has had up to there
+	Replayed  int64    // how many of them this process has replayed itself
 	Revision  int64
 	Compacted int64
 	Runs      int   // in the map
@@ -60,7 +61,7 @@ func (o *Order) Status() (s Status, loaded bool) {
 		return s, false
 	}
 	s = Status{
-		Position: st.pos, Entries: st.number, Replayed: o.replayed.Load(),
+		Genesis: st.genesis, Position: st.pos, Entries: st.number, Replayed: o.replayed.Load(),
 		Revision: st.revision, Compacted: st.compacted, Runs: st.runs(), Open: st.openBatches(),
 	}
 	if lost := o.lost.Load(); lost != nil {
