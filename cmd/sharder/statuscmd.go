@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -109,7 +110,7 @@ func (o statusOptions) ask(ctx context.Context, cfg *conf.Config) (*report, erro
 	}
 	r, err := askSharder(ctx, address)
 	if err != nil && inside != "" {
-		err = fmt.Errorf("%w. %s of %s is an embedded etcd: it is there only while its sharder runs", err, inside, cfg.File)
+		err = fmt.Errorf("%w; %s of %s is an embedded etcd, which is there only while its sharder runs", err, inside, cfg.File)
 	}
 	return r, err
 }
@@ -151,7 +152,11 @@ func askSharder(ctx context.Context, address string) (*report, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("no sharder answers: %w", err)
+		var why *url.Error
+		if errors.As(err, &why) {
+			err = why.Err // without the method and the address once more
+		}
+		return nil, fmt.Errorf("no sharder answers at %s: %w", address, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))

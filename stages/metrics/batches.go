@@ -17,9 +17,10 @@ type batches struct {
 	items     prometheus.Histogram
 	takeovers prometheus.Counter
 	waits     *prometheus.HistogramVec
+	all       []prometheus.Collector
 }
 
-func newBatches(r *prometheus.Registry) *batches {
+func newBatches() *batches {
 	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sharder_transactions_total", Help: "Transactions over several shards that this sharder was asked for, by how they ended.",
 	}, []string{"outcome"})
@@ -41,7 +42,7 @@ func newBatches(r *prometheus.Registry) *batches {
 			Name: "sharder_fence_wait_seconds", Help: "How long writes on one shard waited for a transaction over several shards to be done there.", Buckets: seconds,
 		}, []string{"shard"}),
 	}
-	r.MustRegister(outcomes, steps, b.duration, b.items, b.takeovers, b.waits)
+	b.all = []prometheus.Collector{outcomes, steps, b.duration, b.items, b.takeovers, b.waits}
 	for _, o := range order.Outcomes {
 		b.outcomes[o] = outcomes.WithLabelValues(o)
 	}

@@ -30,8 +30,8 @@ func New(version, goVersion string) *Metrics {
 		prometheus.Labels{"version": version, "go_version": goVersion}, func() float64 { return 1 })
 	m.rpcs = newRPCs(m.registry)
 	m.calls = newCalls(m.registry)
-	m.batches = newBatches(m.registry)
-	m.journal = newJournal(m.registry)
+	m.batches = newBatches()
+	m.journal = newJournal()
 	return m
 }
 

@@ -179,6 +179,7 @@ func TestALinkIsLookedAt(t *testing.T) {
 
 func TestEveryStepAndOutcomeIsThereFromTheBeginning(t *testing.T) {
 	m := metrics.New("v1", "go1")
+	m.Order(order.New(order.Options{}))
 	for _, s := range order.Steps {
 		expect(t, m, map[string]string{`sharder_batch_step_duration_seconds_count{step="` + s + `"}`: "0"})
 		if err := m.Trace(t.Context(), order.Step{Name: s, Items: 3, Takeover: s == order.StepApply}); err != nil {

@@ -15,8 +15,8 @@ type journal struct {
 	failed   prometheus.Counter
 }
 
-func newJournal(r *prometheus.Registry) *journal {
-	j := &journal{
+func newJournal() *journal {
+	return &journal{
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "sharder_order_append_duration_seconds", Help: "How long it took to append an entry to the order log; the count is the entries that this sharder appended.", Buckets: seconds,
 		}),
@@ -24,8 +24,6 @@ func newJournal(r *prometheus.Registry) *journal {
 			Name: "sharder_order_append_failures_total", Help: "Appends to the order log that failed, or whose outcome is unknown.",
 		}),
 	}
-	r.MustRegister(j.duration, j.failed)
-	return j
 }
 
 // timed is a journal whose appends are timed.
@@ -58,8 +56,11 @@ type orderCollector struct {
 	covered, pending, alarm, open                                   *prometheus.Desc
 }
 
-// Order has an order looked at. Until it has been loaded there is nothing to see.
+// Order has an order looked at, and what is counted of it by the hooks. Until it has been
+// loaded there is nothing to see of its state.
 func (m *Metrics) Order(o *order.Order) {
+	m.registry.MustRegister(m.journal.duration, m.journal.failed)
+	m.registry.MustRegister(m.batches.all...)
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
