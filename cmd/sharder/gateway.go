@@ -13,6 +13,7 @@ import (
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/stages/backend"
 	"github.com/sharder/sharder/stages/gateway"
+	"github.com/sharder/sharder/stages/metrics"
 )
 
 // gateways are the gateways of a configuration, each with its listener, which serve
@@ -90,6 +91,15 @@ func (gs *gateways) describe(w io.Writer) {
 	}
 }
 
+// count has the metrics tell how the gateways do.
+func (gs *gateways) count(m *metrics.Metrics) {
+	stats := map[string]func() gateway.Stats{}
+	for i, name := range gs.names {
+		stats[name] = gs.all[i].Stats
+	}
+	m.Gateways(stats)
+}
+
 // serve serves until ctx ends or one of them fails, then drains.
 func (gs *gateways) serve(ctx context.Context) error {
 	p := pool.New().WithContext(ctx).WithCancelOnError()
@@ -112,13 +122,24 @@ func (gs *gateways) close() {
 
 // serveGateways is serve for a configuration that has gateways alone.
 func serveGateways(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Logger) error {
+	operators, err := listenOperators(cfg)
+	if err != nil {
+		return err
+	}
+	if operators != nil {
+		defer operators.Close()
+	}
 	gs, err := openGateways(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	gs.describe(stdout)
+	counts := metrics.New(buildVersion())
+	gs.count(counts)
+	side := newSite(ctx, counts, nil)
+	side.serving.Store(true)
 	if err := notifyReady(); err != nil {
 		log.Warn("systemd could not be told that the gateway is ready", "error", err)
 	}
-	return gs.serve(ctx)
+	return side.around(ctx, operators, stdout, log, gs.serve)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ func (r *report) judge(stamps []backend.Stamp, known order.Status, logError erro
 			r.Deployment = stamps[i].Deployment
 		}
 		if i < len(known.Shards) {
-			s.compare(known.Shards[i])
+			s.compare(known.Shards[i], known.Genesis.Shards[i])
 		}
 		switch stamped := stamps[i].Deployment; {
 		case s.Error != "" || r.Deployment == "" || stamped == r.Deployment:
@@ -66,12 +67,15 @@ func (r *report) judgeCluster(name string, c clusterReport) {
 }
 
 // compare takes in what the order log says of the shard.
-func (s *shardReport) compare(known order.ShardStatus) {
+func (s *shardReport) compare(known order.ShardStatus, began order.GenesisShard) {
 	s.Covered, s.Pending = known.Covered, known.Pending
+	was := strconv.FormatUint(began.ClusterID, 16)
 	switch {
 	case known.Alarm != nil:
 		s.Refused = message(known.Alarm)
 	case s.Error != "":
+	case began.ClusterID != 0 && s.ClusterID != was:
+		s.Refused = fmt.Sprintf("shard %s is the etcd cluster %s, and was %s when the deployment began", s.Name, s.ClusterID, was)
 	case s.Revision < s.Covered:
 		s.Refused = fmt.Sprintf("shard %s went back in time: it stands at its revision %d, and had reached %d before; was it restored from a backup?", s.Name, s.Revision, s.Covered)
 	default:

@@ -33,6 +33,7 @@ type orderReport struct {
 
 // clusterReport is what an etcd cluster says of itself.
 type clusterReport struct {
+	ClusterID   string   `json:"cluster_id,omitempty"`
 	Version     string   `json:"version,omitempty"`
 	Leader      string   `json:"leader,omitempty"` // the member's id; empty if there is none
 	DBSize      int64    `json:"db_size"`

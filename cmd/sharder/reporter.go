@@ -125,6 +125,7 @@ func (c *clusterReport) ask(ctx context.Context, conn grpc.ClientConnInterface) 
 		c.Error = message(err)
 		return 0
 	}
+	c.ClusterID = strconv.FormatUint(st.Header.GetClusterId(), 16)
 	c.Version, c.DBSize, c.DBSizeInUse, c.DBSizeQuota, c.Alarms = st.Version, st.DbSize, st.DbSizeInUse, st.DbSizeQuota, st.Errors
 	if st.Leader != 0 {
 		c.Leader = strconv.FormatUint(st.Leader, 16)

@@ -54,6 +54,7 @@ func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Lo
 	p.Go(gs.serve)
 	p.Go(func(ctx context.Context) error {
 		return withFleet(ctx, cfg, log, func(ctx context.Context, f *fleet) error {
+			gs.count(f.counts)
 			return f.serve(ctx, cfg, listeners, operators, stdout, log)
 		})
 	})
@@ -86,21 +87,19 @@ func withFleet(ctx context.Context, cfg *conf.Config, log *slog.Logger, do func(
 // serve serves on the listeners until ctx ends, then drains. The HTTP side for operators,
 // if there is one (operators), is up from before the first claim until after the drain.
 func (f *fleet) serve(ctx context.Context, cfg *conf.Config, listeners []net.Listener, operators net.Listener, stdout io.Writer, log *slog.Logger) error {
+	side := newSite(ctx, f.counts, f)
+	return side.around(ctx, operators, stdout, log, func(ctx context.Context) error {
+		return f.serveClients(ctx, cfg, listeners, side, stdout, log)
+	})
+}
+
+func (f *fleet) serveClients(ctx context.Context, cfg *conf.Config, listeners []net.Listener, side *site, stdout io.Writer, log *slog.Logger) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg conc.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	side := newSite(ctx, f)
-	if operators != nil {
-		fmt.Fprintf(stdout, "serving /metrics, /status, /health, /livez and /readyz on http://%s\n", operators.Addr())
-		wg.Go(func() {
-			if err := side.run(background, operators, log); err != nil {
-				fail(err)
-			}
-		})
-	}
 	more, err := f.join(ctx, log)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:

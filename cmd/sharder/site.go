@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,21 +17,23 @@ import (
 	"github.com/sourcegraph/conc"
 
 	"github.com/sharder/sharder/conf"
+	"github.com/sharder/sharder/stages/metrics"
 )
 
 // site is the HTTP side for operators. Its paths, codes and texts are etcd's where etcd
 // has them: /health in JSON, /livez and /readyz line by line with ?verbose, each check of
 // them at a path of its own, and ?exclude=CHECK.
 type site struct {
-	fleet    *fleet
+	counts   *metrics.Metrics
+	fleet    *fleet          // nil where there are gateways alone
 	life     context.Context // ends when the drain begins
 	serving  atomic.Bool     // requests of clients are taken
 	reporter reporter
 }
 
 // newSite makes the side. life ends when the sharder is asked to stop.
-func newSite(life context.Context, f *fleet) *site {
-	return &site{fleet: f, life: life, reporter: newReporter(f)}
+func newSite(life context.Context, counts *metrics.Metrics, f *fleet) *site {
+	return &site{counts: counts, fleet: f, life: life, reporter: newReporter(f)}
 }
 
 // listenOperators takes the address of the HTTP side; nil if there is none.
@@ -43,6 +46,31 @@ func listenOperators(cfg *conf.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: %w (another address is set with metrics = \"...\" in %s)", cfg.Metrics, err, cfg.File)
 	}
 	return l, nil
+}
+
+// around has the side served on a listener while serve runs, and ends it afterwards.
+// Without a listener there is only serve.
+func (s *site) around(ctx context.Context, l net.Listener, stdout io.Writer, log *slog.Logger, serve func(context.Context) error) error {
+	if l == nil {
+		return serve(ctx)
+	}
+	fmt.Fprintf(stdout, "serving %s on http://%s\n", strings.Join(s.paths(), ", "), l.Addr())
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() {
+		if err := s.run(background, l, log); err != nil {
+			fail(err)
+		}
+	})
+	err := serve(ctx)
+	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	return err
 }
 
 // siteDrain is how long those that are being answered have when the side ends.
@@ -71,16 +99,28 @@ func (s *site) run(ctx context.Context, l net.Listener, log *slog.Logger) error 
 	return nil
 }
 
+// paths are what there is to ask for.
+func (s *site) paths() []string {
+	if s.fleet == nil {
+		return []string{"/metrics", "/livez", "/readyz"}
+	}
+	return []string{"/metrics", "/status", "/health", "/livez", "/readyz"}
+}
+
 func (s *site) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.fleet.counts.Handler())
-	mux.HandleFunc("GET /status", s.status)
-	mux.HandleFunc("GET /health", s.health)
+	mux.Handle("GET /metrics", s.counts.Handler())
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "sharder\n\n/metrics\n/status\n/health\n/livez\n/readyz\n")
+		fmt.Fprintf(w, "sharder\n\n%s\n", strings.Join(s.paths(), "\n"))
 	})
+	ready := []check{{"serving", s.checkServing}}
+	if s.fleet != nil {
+		mux.HandleFunc("GET /status", s.status)
+		mux.HandleFunc("GET /health", s.health)
+		ready = append(ready, check{"order_log", s.checkOrderLog}, check{"shards", s.checkShards})
+	}
 	probe(mux, "/livez", nil)
-	probe(mux, "/readyz", []check{{"serving", s.checkServing}, {"order_log", s.checkOrderLog}, {"shards", s.checkShards}})
+	probe(mux, "/readyz", ready)
 	return mux
 }
 

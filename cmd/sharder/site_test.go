@@ -15,6 +15,7 @@ import (
 
 	"github.com/sourcegraph/conc"
 
+	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/etcdtest"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -213,7 +214,8 @@ func served(scraped string) map[string]family {
 
 func TestTheMetricsOfThePageAreThoseThatAreServed(t *testing.T) {
 	t.Parallel()
-	r, address := withSite(t, fmt.Sprintf("data_dir = %q\n[order]\nembedded = true\n[shards.a]\nembedded = true\n[shards.b]\nembedded = true\n[routes]\n\"\" = \"a\"\n\"m\" = \"b\"\n", t.TempDir()))
+	r, address := withSite(t, fmt.Sprintf("data_dir = %q\n[order]\nembedded = true\n[shards.a]\nembedded = true\n[shards.b]\nembedded = true\n[routes]\n\"\" = \"a\"\n\"m\" = \"b\"\n[gateways.g]\nlisten = \"127.0.0.1:0\"\nendpoints = [%q]\n",
+		t.TempDir(), freeAddress(t)))
 	c := r.client()
 	putAt(t, c, "a")
 	w := c.Watch(t.Context(), "", clientv3.WithFromKey(), clientv3.WithRev(1))
@@ -239,6 +241,7 @@ func TestTheMetricsOfThePageAreThoseThatAreServed(t *testing.T) {
 		`sharder_rpc_requests_total{code="OK",rpc="KV/Put"} 1`, `sharder_rpc_streams_open{rpc="Watch/Watch"} 1`,
 		`sharder_watch_watchers 1`, `sharder_watch_events_total 1`, `sharder_order_revision 2`,
 		`sharder_shard_covered_revision{shard="a"} 3`, `sharder_shard_healthy{shard="[order]"} 1`, `sharder_door_inside 0`,
+		`sharder_gateway_connections_total{gateway="g"} 0`,
 		"# TYPE go_goroutines gauge", "# TYPE process_cpu_seconds_total counter",
 	} {
 		if !strings.Contains(scraped, line+"\n") {
@@ -250,6 +253,24 @@ func TestTheMetricsOfThePageAreThoseThatAreServed(t *testing.T) {
 			t.Errorf("%s is not counted", name)
 		}
 	}
+}
+
+func TestGatewaysAloneHaveAnHTTPSide(t *testing.T) {
+	t.Parallel()
+	e := etcdtest.Start(t)
+	address, listen := freeAddress(t), freeAddress(t)
+	cfg, err := conf.Parse("test.toml", []byte(fmt.Sprintf("metrics = %q\n[gateways.g]\nlisten = %q\nendpoints = [%q]\n", address, listen, e.Endpoint)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gatewayRun(t, cfg)
+	answers(t, address, "/readyz?verbose", 200, "[+]serving ok\nok\n")
+	if err := put(etcdtest.Client(t, listen), "k"); err != nil {
+		t.Error(err)
+	}
+	answers(t, address, "/metrics", 200, `sharder_gateway_connections_open{gateway="g"} 1`, `sharder_gateway_endpoints{gateway="g",state="up"} 1`)
+	answers(t, address, "/", 200, "/readyz\n")
+	answers(t, address, "/status", 404, "not found")
 }
 
 func TestShapesWithoutAnOrderHaveNoMetricsOfOne(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"github.com/sharder/sharder/stages/order"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 // statusOf runs sharder status on a configuration.
@@ -203,20 +204,29 @@ func TestStatusSaysWhoDoesNotAnswer(t *testing.T) {
 	}
 }
 
-func TestStatusSeesAShardThatWentBack(t *testing.T) {
+func TestStatusSeesAShardThatIsNotWhatItWas(t *testing.T) {
 	t.Parallel()
 	log, a, b := clusters(t)
 	ranOnce(t, underOrder(log, a, b), "a", "b", "z")
-	fresh := etcdtest.Start(t) // in the place of a, with its stamp and nothing else
 	stamp, err := a.Client().Get(t.Context(), stages.StampKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fresh.Client().Put(t.Context(), stages.StampKey, string(stamp.Kvs[0].Value)); err != nil {
-		t.Fatal(err)
+	for want, opts := range map[string][]etcdtest.Option{
+		"shard a went back in time: it stands at its revision 2, and had reached 4 before": nil,
+		"shard a is the etcd cluster ": {func(c *embed.Config) { c.InitialClusterToken = "another" }},
+	} {
+		fresh := etcdtest.Start(t, opts...) // in the place of a, with its stamp and nothing else
+		if _, err := fresh.Client().Put(t.Context(), stages.StampKey, string(stamp.Kvs[0].Value)); err != nil {
+			t.Fatal(err)
+		}
+		r := reported(t, 0, underOrder(log, fresh, b))
+		if len(r.Problems) != 1 || !strings.HasPrefix(r.Problems[0], want) || r.Shards[0].Refused != r.Problems[0] {
+			t.Errorf("%+v", r)
+		}
 	}
-	r := reported(t, 0, underOrder(log, fresh, b))
-	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "shard a went back in time: it stands at its revision 2, and had reached 4 before") || r.Shards[0].Refused != r.Problems[0] {
+	r := reported(t, 0, underOrder(log, etcdtest.Start(t), b))
+	if p := strings.Join(r.Problems, "; "); !strings.Contains(p, "shard a has no stamp") {
 		t.Errorf("%+v", r)
 	}
 }

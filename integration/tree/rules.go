@@ -49,7 +49,7 @@ var layers = []layer{
 	{"stages/lease", []string{"pipeline", "stages"}, nil, "leases, watches and backends meet in cmd only"},
 	{"stages/watch", []string{"pipeline", "stages"}, nil, "leases, watches and backends meet in cmd only"},
 	{"stages/order", []string{"pipeline", "stages"}, nil, "the order knows shards by what the chains know of them"},
-	{"stages/metrics", []string{"pipeline", "stages", "stages/order", "stages/watch"}, nil, "metrics look at the others, and no other at them"},
+	{"stages/metrics", []string{"pipeline", "stages", "stages/gateway", "stages/order", "stages/watch"}, nil, "metrics look at the others, and no other at them"},
 	{"stages/gateway", []string{}, []string{"github.com/sourcegraph/conc"}, "a gateway passes bytes on and knows nothing of etcd"},
 	{"importer", []string{"pipeline"}, nil, "an import knows both sides as clients of etcd do"},
 	{"stages", []string{"pipeline"}, nil, "the stages are what everything else is made of"},
