@@ -76,6 +76,10 @@ func runStatus(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, err)
 		return exitMisused
 	}
+	if len(cfg.Shards) == 0 {
+		fmt.Fprintf(stderr, "sharder status: %s has gateways alone, which keep nothing to ask for; how they do is in /metrics\n", o.file)
+		return exitMisused
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	r, err := o.ask(ctx, cfg)

@@ -243,6 +243,9 @@ func TestStatusWithAnotherFileIsRefused(t *testing.T) {
 	if code, _, stderr := statusOf(t, "nonsense = 1\n"); code != exitMisused || !strings.Contains(stderr, "nonsense") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
+	if code, _, stderr := statusOf(t, "[gateways.g]\nlisten = \"127.0.0.1:1\"\nendpoints = [\"127.0.0.1:2\"]\n"); code != exitMisused || !strings.Contains(stderr, "gateways alone") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
 	if code, _, stderr := statusOf(t, toml, "more"); code != exitMisused || !strings.Contains(stderr, `"more"`) {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
