@@ -116,11 +116,10 @@ func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Dec
 	decode.MaxTxnOps, decode.MaxRequestBytes = order.MaxTxnOps, int(cfg.MaxRequestBytes)
 	read := pipeline.Wrap(stages.CallShard, one.At, c.leases.Attach(), stages.Lane, c.watch.Observe)
 	write := pipeline.Wrap(stages.CallShard, one.Commit, c.leases.Attach(), stages.Lane, c.watch.Observe, one.Guard)
-	merged := pipeline.Wrap(pipeline.Chain3(stages.RouteOp(table), pipeline.Scatter(read), stages.MergeRange), stages.RetryWhole)
 	door := c.kv(cfg, table, decode, joints{
 		read: read, write: write, deletes: pipeline.Then(order.RefuseSeveral, pipeline.Scatter(write)),
 		pin: []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Pin},
-		txn: []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Snapshot(table, merged)},
+		txn: []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Snapshot(table, read)},
 	})
 	c.compact = pipeline.Queue(door, one.Compact)
 	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{

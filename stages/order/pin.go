@@ -50,7 +50,7 @@ func (o *Order) PinStream(ctx context.Context, r *pb.RangeRequest) (*stages.Cut,
 
 // Translate gives key-values of a shard their global revisions, in place.
 func (o *Order) Translate(shard *stages.Shard, kvs []*mvccpb.KeyValue) error {
-	return o.globalKVs(shard.Number, kvs)
+	return o.globalKVs(shard.Number, kvs, 0)
 }
 
 // rounds is how often a read of now begins anew because a compaction overtook it.
@@ -114,7 +114,7 @@ func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stag
 		if err := o.sameCluster(n, reply.Response.GetResponseRange().GetHeader()); err != nil {
 			return stages.Reply{}, err
 		}
-		return reply, o.globalKVs(n, reply.Response.GetResponseRange().GetKvs())
+		return reply, o.globalKVs(n, reply.Response.GetResponseRange().GetKvs(), call.Op.Cut.At[n])
 	}
 }
 
@@ -182,18 +182,37 @@ func (s *state) localFilters(shard int, r *pb.RangeRequest) {
 
 // globalKVs gives key-values of a shard their global revisions, in place. One that the
 // map has no number for any more is of before a compaction which came after the read began.
-func (o *Order) globalKVs(shard int, kvs []*mvccpb.KeyValue) error {
+// They may have been read at a revision that is not covered: the fence of a batch which is
+// not decided. Then the new ones get numbers above all that are given out, which is all
+// there is to say of them.
+func (o *Order) globalKVs(shard int, kvs []*mvccpb.KeyValue, at int64) error {
 	if len(kvs) == 0 {
 		return nil
 	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	for _, kv := range kvs {
-		if !o.state.globalKV(shard, kv) {
+		if !o.state.earlyKV(shard, kv, at) && !o.state.globalKV(shard, kv) {
 			return rpctypes.ErrGRPCCompacted
 		}
 	}
 	return nil
+}
+
+// earlyKV gives a key-value that was read at a revision which is not covered, and is newer
+// than what is, a number to compare it by; false if it is none of those.
+func (s *state) earlyKV(shard int, kv *mvccpb.KeyValue, at int64) bool {
+	covered := s.covered[shard]
+	if kv.ModRevision <= covered || kv.ModRevision > at {
+		return false
+	}
+	if kv.CreateRevision > covered {
+		kv.CreateRevision += s.revision - covered
+	} else {
+		kv.CreateRevision, _ = s.global(shard, kv.CreateRevision)
+	}
+	kv.ModRevision += s.revision - covered
+	return true
 }
 
 // globalKV translates one, and tells whether the map has its revisions; a key that was

@@ -144,7 +144,7 @@ func (s *sharder) chains() {
 	s.del = pipeline.Chain6(decode.DeleteRange, stages.RouteOp(s.table), order.RefuseSeveral, pipeline.Scatter(write), stages.Gather, stages.EncodeDeleteRange)
 	s.txn = pipeline.Chain3(decode.Txn,
 		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather),
-			s.Snapshot(s.table, pipeline.Wrap(pinned, stages.RetryWhole))),
+			s.Snapshot(s.table, read)),
 		stages.EncodeTxn)
 }
 

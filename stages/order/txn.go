@@ -1,7 +1,6 @@
 package order
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 
@@ -10,16 +9,14 @@ import (
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // Snapshot answers a Txn over several shards that turns out to write nothing: its
-// compares and ranges are read at one cut. read is the way of a Range that has its
-// cut, from route to gather. A Txn on one shard goes to next; one over several whose
-// branch writes is refused, and nothing has been done. It is a
-// pipeline.Middleware[*stages.Op, *stages.Reply].
-func (o *Order) Snapshot(t *stages.Table, read pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Middleware[*stages.Op, *stages.Reply] {
+// compares and ranges are read at one cut. call is the call of a shard for what reads at a
+// cut (see At). A Txn on one shard goes to next; one over several that writes is refused,
+// and nothing has been done. It is a pipeline.Middleware[*stages.Op, *stages.Reply].
+func (o *Order) Snapshot(t *stages.Table, call pipeline.Stage[stages.Call, stages.Reply]) pipeline.Middleware[*stages.Op, *stages.Reply] {
+	e := newExecutor(o, t, call)
 	return func(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Stage[*stages.Op, *stages.Reply] {
 		return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
 			txn := op.Request.GetRequestTxn()
@@ -27,144 +24,53 @@ func (o *Order) Snapshot(t *stages.Table, read pipeline.Stage[*stages.Op, *stage
 			if several == nil {
 				return next(ctx, op)
 			}
-			for try := 1; ; try++ {
-				cut, err := o.Now(ctx)
-				if err != nil {
-					return nil, err
-				}
-				s := snapshot{order: o, read: read, now: cut, several: several}
-				resp, err := s.txn(ctx, txn)
-				if err == nil {
-					resp.Header = o.Header(cut.Revision)
-					return &stages.Reply{Op: op, Response: &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: resp}}}, nil
-				}
-				if s.compacted || !isOvertaken(err) || try == rounds {
-					return nil, err
-				}
+			if err := checkWrites(txn); err != nil {
+				return nil, err
 			}
+			resp, err := e.glance(ctx, txn)
+			switch {
+			case err != nil:
+				return nil, err
+			case resp == nil:
+				return nil, several
+			}
+			return &stages.Reply{Op: op, Response: &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: resp}}}, nil
 		}
 	}
 }
 
-// snapshot evaluates one Txn at one cut.
-type snapshot struct {
-	order     *Order
-	read      pipeline.Stage[*stages.Op, *stages.Reply]
-	now       stages.Cut
-	several   error // what to say if it has to write
-	compacted bool  // a range inside asked for a revision that is compacted
+// glance answers a Txn from one cut, the newest, if it writes nothing there, and gives nil
+// if it does. Where a compaction overtakes it, it begins anew.
+func (e *executor) glance(ctx context.Context, txn *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if surelyWrites(txn) {
+		return nil, nil
+	}
+	for try := 1; ; try++ {
+		resp, refused, err := e.look(ctx, txn)
+		if err == nil || !isOvertaken(err) || try == rounds {
+			return resp, cmp.Or(refused, err)
+		}
+	}
 }
 
-func (s *snapshot) txn(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, error) {
-	resp := &pb.TxnResponse{Header: &pb.ResponseHeader{}, Succeeded: true}
-	for _, c := range t.Compare {
-		holds, err := s.compare(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		if !holds {
-			resp.Succeeded = false
-			break
-		}
-	}
-	branch := t.Success
-	if !resp.Succeeded {
-		branch = t.Failure
-	}
-	for _, op := range branch {
-		r, err := s.op(ctx, op)
-		if err != nil {
-			return nil, err
-		}
-		resp.Responses = append(resp.Responses, r)
-	}
-	return resp, nil
-}
-
-func (s *snapshot) op(ctx context.Context, op *pb.RequestOp) (*pb.ResponseOp, error) {
-	switch u := op.GetRequest().(type) {
-	case *pb.RequestOp_RequestRange:
-		r, err := s.rng(ctx, u.RequestRange)
-		if err != nil {
-			return nil, err
-		}
-		r.Header = &pb.ResponseHeader{Revision: s.now.Revision}
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: r}}, nil
-	case *pb.RequestOp_RequestTxn:
-		r, err := s.txn(ctx, u.RequestTxn)
-		if err != nil {
-			return nil, err
-		}
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: r}}, nil
-	}
-	return nil, s.several
-}
-
-// rng reads a range, at the cut or at the revision it asks for.
-func (s *snapshot) rng(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
-	cut := s.now
-	if r.Revision < 0 && (s.now.Compacted > 0 || r.Revision < -1) {
-		s.compacted = true // so etcd has it in a Txn, though not for a Range alone
-		return nil, rpctypes.ErrGRPCCompacted
-	}
-	if r.Revision > 0 {
-		var err error
-		if cut, err = s.order.past(s.now, r.Revision); err != nil {
-			s.compacted = true // not overtaken: it was so from the start
-			return nil, err
-		}
-	}
-	reply, err := s.read(ctx, &stages.Op{Request: &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: r}}, Cut: &cut})
+// look is one attempt of glance. refused is what etcd would say to the Txn.
+func (e *executor) look(ctx context.Context, txn *pb.TxnRequest) (resp *pb.TxnResponse, refused, err error) {
+	cut, err := e.order.Now(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return reply.Response.GetResponseRange(), nil
-}
-
-// compare evaluates one compare as etcd does (server/etcdserver/txn of etcd 3.7): it has
-// to hold for every key of its range; a range without a key is compared as a key with
-// all zeroes, except by value, where it never holds.
-func (s *snapshot) compare(ctx context.Context, c *pb.Compare) (bool, error) {
-	r, err := s.rng(ctx, &pb.RangeRequest{Key: c.Key, RangeEnd: c.RangeEnd})
+	if cut, err = e.order.settle(ctx, cut, shardsOf(e.table, txn)); err != nil {
+		return nil, nil, err
+	}
+	v, err := e.evaluate(ctx, txn, cut, nil)
 	if err != nil {
-		return false, err
+		return nil, nil, err
 	}
-	if len(r.Kvs) == 0 {
-		return c.Target != pb.Compare_VALUE && compareKV(c, &mvccpb.KeyValue{}), nil
+	if v.Err != nil || len(v.Writes) > 0 {
+		return nil, v.Err, nil
 	}
-	for _, kv := range r.Kvs {
-		if !compareKV(c, kv) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func compareKV(c *pb.Compare, kv *mvccpb.KeyValue) bool {
-	var sign int
-	switch c.Target {
-	case pb.Compare_VALUE:
-		sign = bytes.Compare(kv.Value, c.GetValue())
-	case pb.Compare_CREATE:
-		sign = cmp.Compare(kv.CreateRevision, c.GetCreateRevision())
-	case pb.Compare_MOD:
-		sign = cmp.Compare(kv.ModRevision, c.GetModRevision())
-	case pb.Compare_VERSION:
-		sign = cmp.Compare(kv.Version, c.GetVersion())
-	case pb.Compare_LEASE:
-		sign = cmp.Compare(kv.Lease, c.GetLease())
-	}
-	switch c.Result {
-	case pb.Compare_EQUAL:
-		return sign == 0
-	case pb.Compare_NOT_EQUAL:
-		return sign != 0
-	case pb.Compare_GREATER:
-		return sign > 0
-	case pb.Compare_LESS:
-		return sign < 0
-	}
-	return true
+	resp, err = e.reply(ctx, txn, v.Path, cut, cut.Revision, false)
+	return resp, nil, err
 }
 
 // MaxTxnOps is how many operations etcd lets a client's Txn have, by default: the shards

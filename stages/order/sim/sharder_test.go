@@ -93,7 +93,7 @@ func (s *sharder) chains() {
 	s.put = pipeline.Chain5(decode.Put, route, pipeline.Scatter(write), stages.Gather, stages.EncodePut)
 	s.del = pipeline.Chain6(decode.DeleteRange, route, order.RefuseSeveral, pipeline.Scatter(write), stages.Gather, stages.EncodeDeleteRange)
 	s.txn = pipeline.Chain3(decode.Txn,
-		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(write), stages.Gather), s.Snapshot(s.table, merged)),
+		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(write), stages.Gather), s.Snapshot(s.table, read)),
 		stages.EncodeTxn)
 }
 
