@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -61,13 +63,26 @@ func (f *fleet) makeOrder(cfg *conf.Config, log *slog.Logger) {
 		Interval: cfg.Order.CommitInterval, CheckpointEntries: cfg.Order.CheckpointEntries,
 		Retention: order.Retention(cfg.Order.AutoCompaction),
 		Ready:     c.ready, Term: c.journal.Term, Logger: log,
-		Trace: f.counts.Trace, Finished: f.counts.Finished, FenceWaited: f.counts.FenceWaited(f.names()),
+		Name: processName(cfg), Trace: f.counts.Trace, Finished: f.counts.Finished, FenceWaited: f.counts.FenceWaited(f.names()),
 	}
 	if o.Interval == 0 {
 		o.Interval = -1 // there, 0 is the default
 	}
 	c.order = order.New(o)
 	f.counts.Order(c.order)
+}
+
+// processName is what operators know this sharder by: its host, and where clients connect.
+func processName(cfg *conf.Config) string {
+	host, err := os.Hostname()
+	if err != nil || len(cfg.Listen) == 0 {
+		return "" // the order knows a default
+	}
+	address := cfg.Listen[0]
+	if _, port, err := net.SplitHostPort(address); err == nil {
+		address = port
+	}
+	return host + ":" + address
 }
 
 // ready tells why the order cluster can't take an entry at this moment.

@@ -2,8 +2,10 @@ package order
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/sharder/sharder/stages"
@@ -46,6 +48,9 @@ type Options struct {
 	Term   func() uint64
 	Logger *slog.Logger
 
+	// Name is what people call this process: the batches that it opens carry it
+	// (Open.By). The host and the process id.
+	Name string
 	// Trace is called after each step of a batch that this process did (trace.go), on the
 	// goroutine that drives the batch: what blocks in it holds the batch up, and an error
 	// ends the drive as the death of the process would. nil is nothing.
@@ -82,6 +87,10 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Term == nil {
 		o.Term = func() uint64 { return 1 }
+	}
+	if o.Name == "" {
+		host, _ := os.Hostname() // "" will do
+		o.Name = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
