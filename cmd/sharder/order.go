@@ -75,14 +75,11 @@ func (f *fleet) makeOrder(cfg *conf.Config, log *slog.Logger) {
 // processName is what operators know this sharder by: its host, and where clients connect.
 func processName(cfg *conf.Config) string {
 	host, err := os.Hostname()
-	if err != nil || len(cfg.Listen) == 0 {
+	if err != nil {
 		return "" // the order knows a default
 	}
-	address := cfg.Listen[0]
-	if _, port, err := net.SplitHostPort(address); err == nil {
-		address = port
-	}
-	return host + ":" + address
+	_, port, _ := net.SplitHostPort(cfg.Listen[0]) // conf has looked at it
+	return host + ":" + port
 }
 
 // ready tells why the order cluster can't take an entry at this moment.
