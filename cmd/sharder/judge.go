@@ -49,7 +49,9 @@ func (r *report) judgeOrder(known order.Status, logError error) {
 		r.Complete = false
 		r.problem("the order log could not be read: %s", message(logError))
 	}
-	r.judgeCluster("the order cluster", r.Order.clusterReport)
+	if logError == nil || r.Order.Error == "" { // else it is said already
+		r.judgeCluster("order cluster", r.Order.clusterReport)
+	}
 }
 
 // judgeCluster looks at what a cluster says of itself.
@@ -57,7 +59,7 @@ func (r *report) judgeCluster(name string, c clusterReport) {
 	switch {
 	case c.Error != "":
 		r.Complete = false
-		r.problem("%s: %s", name, c.Error)
+		r.problem("%s: %s", name, strings.TrimPrefix(c.Error, name+": "))
 	case c.Leader == "":
 		r.problem("%s has no leader", name)
 	}

@@ -75,7 +75,11 @@ func (c clusterReport) cells() string {
 }
 
 func (r *report) printTransactions(w io.Writer) {
-	if len(r.Transactions) == 0 {
+	switch {
+	case !r.Order.Known:
+		fmt.Fprintln(w, "which transactions over several shards are open is not known: that is in the order log")
+		return
+	case len(r.Transactions) == 0:
 		fmt.Fprintln(w, "no transaction over several shards is open")
 		return
 	}

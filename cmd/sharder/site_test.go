@@ -130,7 +130,7 @@ func TestHealthNamesWhatIsNotWell(t *testing.T) {
 	a.Stop()
 	answers(t, address, "/health", 503, `"health":"false"`, "shard a: ")
 	order.Stop()
-	answers(t, address, "/health", 503, "the order log could not be read: ", "the order cluster: ")
+	answers(t, address, "/health", 503, "the order log could not be read: ")
 	a.Restart()
 	order.Restart()
 	answers(t, address, "/health", 200, `{"health":"true","reason":""}`)

@@ -193,13 +193,16 @@ func TestStatusSaysWhoDoesNotAnswer(t *testing.T) {
 	ranOnce(t, toml, "a", "z")
 	b.Stop()
 	code, text, _ := statusOf(t, toml)
-	if code != exitFailed || !strings.Contains(text, "no answer") || !strings.Contains(text, "problem: shard b: ") {
+	if code != exitFailed || !strings.Contains(text, "no answer") || !strings.Contains(text, "problem: shard b: no member answers") {
 		t.Errorf("exit %d\n%s", code, text)
 	}
 	b.Restart()
 	log.Stop()
+	if _, text, _ := statusOf(t, toml); !strings.Contains(text, "are open is not known") || strings.Contains(text, "is open\n") {
+		t.Errorf("%s", text)
+	}
 	r := reported(t, 1, toml)
-	if len(r.Problems) != 2 || !strings.Contains(r.Problems[0], "the order log could not be read") || r.Shards[0].Revision != 3 || r.Shards[1].Revision != 3 {
+	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "the order log could not be read") || r.Shards[0].Revision != 3 || r.Shards[1].Revision != 3 {
 		t.Errorf("%+v", r)
 	}
 }
