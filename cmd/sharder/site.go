@@ -79,7 +79,7 @@ const siteDrain = time.Second
 // run serves until ctx ends. All that it began has ended when it returns.
 func (s *site) run(ctx context.Context, l net.Listener, log *slog.Logger) error {
 	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
