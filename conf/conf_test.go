@@ -78,6 +78,7 @@ auto_compaction_mode = "revision"
 auto_compaction_retention = "17"
 commit_interval = "18ms"
 checkpoint_entries = 19
+batch_items = 20
 [shards.z]
 endpoints = ["https://etcd-1.example.com:2379"]
 username = "root"
@@ -106,8 +107,8 @@ listen = "127.0.0.1:14"
 			{Name: "a", Embedded: true, Listen: "127.0.0.1:14", HealthInterval: time.Second, Timeout: 30 * time.Second},
 		},
 		Routes: []Route{
-			{Key: []byte{}, Shards: []string{"z"}, Line: 41},
-			{Key: []byte("a"), Shards: []string{"a", "z"}, Hash: true, Line: 42},
+			{Key: []byte{}, Shards: []string{"z"}, Line: 42},
+			{Key: []byte("a"), Shards: []string{"a", "z"}, Hash: true, Line: 43},
 		},
 		Order: &Order{
 			Shard: Shard{
@@ -115,7 +116,7 @@ listen = "127.0.0.1:14"
 				Username: "order", PasswordFile: "pw-order", HealthInterval: time.Second, Timeout: 15 * time.Second,
 			},
 			FirstRevision: 1600, AutoCompaction: AutoCompaction{Revisions: 17},
-			CommitInterval: 18 * time.Millisecond, CheckpointEntries: 19,
+			CommitInterval: 18 * time.Millisecond, CheckpointEntries: 19, BatchItems: 20,
 		},
 	})
 }

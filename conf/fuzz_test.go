@@ -80,7 +80,7 @@ func checkOrderRules(t *testing.T, c *Config) {
 	if o.Name != OrderName || o.Embedded == (len(o.Endpoints) > 0) || o.Embedded && c.DataDir == "" {
 		t.Errorf("not an order cluster: %+v", o)
 	}
-	if o.FirstRevision < 1 || o.FirstRevision > maxRevision || o.CommitInterval < 0 || o.CheckpointEntries < 1 {
+	if o.FirstRevision < 1 || o.FirstRevision > maxRevision || o.CommitInterval < 0 || o.CheckpointEntries < 1 || o.BatchItems < 1 {
 		t.Errorf("out of bounds: %+v", o)
 	}
 	if a := o.AutoCompaction; a.Period < 0 || a.Revisions < 0 || a.Period > 0 && a.Revisions > 0 {

@@ -11,6 +11,9 @@ import (
 // shard can be called so.
 const OrderName = "[order]"
 
+// maxBatch is the most that BatchItems may be: all of a batch have to wait for each other.
+const maxBatch = 1000
+
 // OrderDir is the directory in [Config.DataDir] where an embedded order cluster keeps
 // its data.
 const OrderDir = "order"
@@ -37,6 +40,9 @@ type Order struct {
 	// after which its state is written down, so that a starting sharder need not read
 	// them all.
 	CheckpointEntries int
+	// BatchItems (batch_items) is the most transactions over several shards that this
+	// sharder does in one batch, behind one fence.
+	BatchItems int
 }
 
 // AutoCompaction is what to keep of the history. At most one field is set; the zero
@@ -59,7 +65,7 @@ const (
 
 // defaultOrder is an order cluster whose table is empty.
 func defaultOrder() *Order {
-	return &Order{Shard: defaultShard(OrderName), FirstRevision: 1, CommitInterval: 2 * time.Millisecond, CheckpointEntries: 10_000}
+	return &Order{Shard: defaultShard(OrderName), FirstRevision: 1, CommitInterval: 2 * time.Millisecond, CheckpointEntries: 10_000, BatchItems: 32}
 }
 
 // orderFields are the keys of [order]: those of a shard, and its own.
@@ -70,6 +76,7 @@ func (s *schema) orderFields(o *Order) fields {
 	f["auto_compaction_retention"] = field{read: s.retention}
 	f["commit_interval"] = field{read: s.duration(&o.CommitInterval, 0, time.Minute)}
 	f["checkpoint_entries"] = field{read: s.count(&o.CheckpointEntries, 1, many)}
+	f["batch_items"] = field{read: s.count(&o.BatchItems, 1, maxBatch)}
 	return f
 }
 

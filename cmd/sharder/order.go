@@ -60,7 +60,7 @@ func (f *fleet) makeOrder(cfg *conf.Config, log *slog.Logger) {
 	c.journal = order.NewEtcd(c.home.Conn)
 	o := order.Options{
 		Journal: f.counts.Journal(c.journal), Shards: f.table.Shards(), Fingerprint: f.table.Fingerprint(),
-		Interval: cfg.Order.CommitInterval, CheckpointEntries: cfg.Order.CheckpointEntries,
+		Interval: cfg.Order.CommitInterval, CheckpointEntries: cfg.Order.CheckpointEntries, BatchItems: cfg.Order.BatchItems,
 		Retention: order.Retention(cfg.Order.AutoCompaction),
 		Ready:     c.ready, Term: c.journal.Term, Logger: log,
 		Name: processName(cfg), Trace: f.counts.Trace, Finished: f.counts.Finished, FenceWaited: f.counts.FenceWaited(f.names()),

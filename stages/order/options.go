@@ -30,6 +30,8 @@ type Options struct {
 	ProbeInterval time.Duration
 	// CheckpointEntries is after how many entries a checkpoint is written. 10000.
 	CheckpointEntries int
+	// BatchItems is how many transactions over several shards go into one batch, at most. 32.
+	BatchItems int
 	// SweepRuns is from how many runs on the map is swept after a compaction. 1e6.
 	SweepRuns int
 	// Retention is what is kept when the history is compacted from time to time.
@@ -75,6 +77,9 @@ func (o Options) withDefaults() Options {
 	duration(&o.SweepDelay, 20*time.Second)
 	if o.CheckpointEntries <= 0 {
 		o.CheckpointEntries = 10_000
+	}
+	if o.BatchItems <= 0 {
+		o.BatchItems = 32
 	}
 	if o.SweepRuns <= 0 {
 		o.SweepRuns = 1_000_000
