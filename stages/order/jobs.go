@@ -1,0 +1,55 @@
+package order
+
+import (
+	"context"
+	"slices"
+
+	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc/codes"
+)
+
+// runJobs begins the batches of what waits in the queue, until ctx ends; then it waits
+// for those that have begun.
+func (o *Order) runJobs(ctx context.Context) {
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	for {
+		for jobs := o.queue.take(); jobs != nil; jobs = o.queue.take() {
+			wg.Go(func() { o.runJobsOf(ctx, jobs) })
+		}
+		select {
+		case <-o.queue.wake:
+		case <-ctx.Done():
+			for _, j := range o.queue.end() {
+				j.done <- ending{outcome: Failed, err: errStopping}
+			}
+			return
+		}
+	}
+}
+
+var errStopping = refuse(codes.Unavailable, "transaction over several shards: this sharder is stopping; nothing was done")
+
+// runJobsOf does one batch, and tells its jobs how it ended. As soon as it is decided the
+// next one on its shards may be opened.
+func (o *Order) runJobsOf(ctx context.Context, jobs []*job) {
+	items, shards := make([]item, len(jobs)), []int(nil)
+	for i, j := range jobs {
+		items[i] = j.item
+		shards = append(shards, j.shards...)
+	}
+	slices.Sort(shards)
+	shards = slices.Compact(shards)
+	told := false
+	tell := func(b *batch, outcome string, err error) {
+		if told {
+			return
+		}
+		told = true
+		o.queue.free(shards)
+		for i, j := range jobs {
+			j.done <- ending{batch: b, index: i, outcome: outcome, err: err}
+		}
+	}
+	o.runBatch(ctx, shards, items, func(b *batch) { tell(b, "", nil) })
+}

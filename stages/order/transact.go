@@ -1,0 +1,278 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// Transact is the way of a Txn or a DeleteRange over several shards; one that lies on one
+// shard goes to next. It is a pipeline.Middleware[*stages.Op, *stages.Reply] around
+// everything from route to gather; Execute is called before.
+//
+// What turns out to write nothing is answered from one cut. Everything else is put into a
+// batch (queue.go), and answered once that is decided: from what the shards held at its
+// fences, with its own writes on top, whoever makes them. An error before the batch
+// is decided says that nothing was done, unless it says that the outcome is unknown; after
+// that it never denies what happened.
+func (o *Order) Transact(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Stage[*stages.Op, *stages.Reply] {
+	return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
+		txn := txnOf(op.Request)
+		shards := shardsOf(o.executor.table, txn)
+		if len(shards) <= 1 {
+			return next(ctx, op)
+		}
+		t := &transaction{order: o, txn: txn, shards: shards}
+		resp, err := t.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &stages.Reply{Op: op, Response: answerTo(op.Request, resp)}, nil
+	}
+}
+
+// txnOf is a request as a Txn. A DeleteRange is one with a single operation.
+func txnOf(op *pb.RequestOp) *pb.TxnRequest {
+	if txn := op.GetRequestTxn(); txn != nil {
+		return txn
+	}
+	return &pb.TxnRequest{Success: []*pb.RequestOp{op}}
+}
+
+// answerTo is the answer to a request that was done as the Txn of txnOf.
+func answerTo(op *pb.RequestOp, resp *pb.TxnResponse) *pb.ResponseOp {
+	if op.GetRequestTxn() != nil {
+		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: resp}}
+	}
+	answer := resp.Responses[0]
+	setHeader(answer, resp.Header)
+	return answer
+}
+
+// transaction is one Txn over several shards on behalf of its client.
+type transaction struct {
+	order  *Order
+	txn    *pb.TxnRequest
+	shards []int // ascending
+}
+
+// run does it, anew where it could not be done as it was prepared.
+func (t *transaction) run(ctx context.Context) (resp *pb.TxnResponse, err error) {
+	began, outcome := time.Now(), Failed
+	defer func() { t.order.finished(outcome, began) }()
+	if err := checkWrites(t.txn); err != nil {
+		outcome = Aborted
+		return nil, err
+	}
+	sure := surelyWrites(t.txn)
+	for try := 1; ; try++ {
+		if err := t.possible(); err != nil {
+			outcome = RolledBack
+			return nil, err
+		}
+		if !sure {
+			resp, done, err := t.glance(ctx)
+			if done || err != nil {
+				outcome = Aborted
+				return resp, err
+			}
+		}
+		resp, outcome, err = t.write(ctx)
+		if outcome != RolledBack || ctx.Err() != nil || err != nil && try >= rollBacks {
+			return resp, err
+		}
+		if err != nil && sleep(ctx, t.order.opts.Random(backOff)) != nil {
+			return nil, err
+		}
+	}
+}
+
+// How often a transaction is tried whose batch was rolled back, and for how long it rests
+// before the next time at most.
+const (
+	rollBacks = 3
+	backOff   = 50 * time.Millisecond
+)
+
+// possible tells why the transaction can't be done at present.
+func (t *transaction) possible() error {
+	o := t.order
+	if err := o.usable(); err != nil {
+		return err
+	}
+	for _, n := range t.shards {
+		if err := o.alarmed(n); err != nil {
+			return err
+		}
+		if err := o.opts.ShardReady(n); err != nil {
+			return t.away(n, err)
+		}
+	}
+	return nil
+}
+
+// away is the error for a shard that can't take part.
+func (t *transaction) away(shard int, err error) error {
+	s := t.order.opts.Shards[shard]
+	return refuse(codes.Unavailable, "transaction over several shards: shard %s, which holds %q, is away: %s; nothing was done",
+		s.Name, t.keyOn(shard), status.Convert(stages.ErrorStatus(err)).Message())
+}
+
+// keyOn is a key of the transaction on a shard.
+func (t *transaction) keyOn(shard int) (found []byte) {
+	eachSpan(t.txn, func(key, end []byte, _ *pb.RequestOp) {
+		for _, p := range t.order.executor.table.Range(key, end) {
+			if found == nil && p.Shard.Number == shard {
+				found = p.Key
+			}
+		}
+	})
+	return found
+}
+
+// glance evaluates the transaction at one cut. done tells that it writes nothing there,
+// and so is answered.
+func (t *transaction) glance(ctx context.Context) (resp *pb.TxnResponse, done bool, err error) {
+	o := t.order
+	for try := 1; ; try++ {
+		cut, err := o.Now(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		v, err := o.executor.evaluate(ctx, t.txn, cut, func(int64) bool { return true })
+		switch {
+		case err == nil && v.Err != nil:
+			return nil, true, v.Err
+		case err == nil && len(v.Writes) > 0:
+			return nil, false, nil
+		case err == nil:
+			resp, err = o.executor.reply(ctx, t.txn, v.Path, cut, cut.Revision, false)
+		}
+		if err == nil || !isOvertaken(err) || try == rounds {
+			return resp, err == nil, err
+		}
+	}
+}
+
+// write has the transaction done in a batch, and gives its answer. With RolledBack nothing
+// of it happened: it may be tried again, and the error is what to say if it isn't.
+func (t *transaction) write(ctx context.Context) (*pb.TxnResponse, string, error) {
+	o := t.order
+	it, err := t.prepare(ctx)
+	if err != nil {
+		return nil, Failed, err
+	}
+	j := &job{item: it, shards: t.shards, touched: touches(t.txn), bytes: proto.Size(t.txn), done: make(chan ending, 1)}
+	if !o.queue.put(j) {
+		return nil, Failed, refuse(codes.Unavailable, "transaction over several shards: this sharder is stopping; nothing was done")
+	}
+	select {
+	case end := <-j.done:
+		return t.answer(ctx, end)
+	case <-ctx.Done():
+	}
+	if o.queue.withdraw(j) {
+		return nil, Failed, ctxError(ctx, "it has waited for others; nothing was done")
+	}
+	return nil, Failed, ctxError(ctx, "outcome unknown: it has begun")
+}
+
+// ctxError is the error for a client that has no time left.
+func ctxError(ctx context.Context, what string) error {
+	return refuse(status.FromContextError(ctx.Err()).Code(), "transaction over several shards: %s", what)
+}
+
+// prepare makes the item of the transaction: with what the leases of its puts stand for,
+// in any branch. A put in a branch that is not taken may name one that is gone.
+func (t *transaction) prepare(ctx context.Context) (item, error) {
+	it := item{Txn: t.txn}
+	puts := map[int64]map[int]bool{} // by lease, the shards
+	eachSpan(t.txn, func(key, _ []byte, op *pb.RequestOp) {
+		if p := op.GetRequestPut(); p != nil && p.Lease != 0 {
+			if puts[p.Lease] == nil {
+				puts[p.Lease] = map[int]bool{}
+			}
+			puts[p.Lease][t.order.executor.table.Lookup(p.Key).Number] = true
+		}
+	})
+	var binds []bind
+	for id, shards := range puts {
+		for n := range shards {
+			binds = append(binds, bind{id, n})
+		}
+	}
+	bound, err := some(ctx, binds, t.bind)
+	if err != nil {
+		return it, err
+	}
+	for i, b := range bound {
+		if b.live {
+			it.bound(binds[i], b.id)
+		}
+	}
+	return it, nil
+}
+
+// answer is what the client is told of a job that ended.
+func (t *transaction) answer(ctx context.Context, end ending) (*pb.TxnResponse, string, error) {
+	if end.batch == nil {
+		return nil, end.outcome, end.err
+	}
+	b, i := end.batch, end.index
+	out := b.Ends[i]
+	switch {
+	case out.Again:
+		return nil, RolledBack, nil
+	case out.Error != "":
+		return nil, Aborted, etcdError(out.Error)
+	}
+	wrote := len(out.Writes) > 0
+	resp, err := t.order.executor.reply(ctx, t.txn, out.Path, b.cut(), b.revision(i), wrote)
+	switch {
+	case err == nil && wrote:
+		return resp, Committed, nil
+	case err == nil:
+		return resp, Aborted, nil
+	case wrote:
+		return nil, Failed, t.unanswered(ctx, b.revision(i), err)
+	case isOvertaken(err):
+		return nil, RolledBack, nil // by a compaction; nothing was written, so it is done again
+	}
+	return nil, Failed, err
+}
+
+// unanswered is the error for a transaction that is done and whose answer can't be told.
+func (t *transaction) unanswered(ctx context.Context, revision int64, err error) error {
+	code := codes.Unavailable
+	if ctx.Err() != nil {
+		code = status.FromContextError(ctx.Err()).Code()
+	}
+	return refuse(code, "transaction over several shards: done at revision %d, but there is no answer: %s",
+		revision, status.Convert(stages.ErrorStatus(err)).Message())
+}
+
+// ending is how a job ended: decided, and then as the log says, or not.
+type ending struct {
+	batch   *batch // as it was when it was decided; nil if it was not, or was rolled back
+	index   int    // of the job's item in it
+	outcome string // else: RolledBack if nothing happened, or Failed
+	err     error  // else
+}
+
+// cut is the state that a batch, which is decided, was evaluated on, for its shards.
+func (b *batch) cut() stages.Cut {
+	at := make([]int64, b.Fences[len(b.Fences)-1].Shard+1)
+	for _, f := range b.Fences {
+		at[f.Shard] = f.Revision
+	}
+	return stages.Cut{Revision: b.Base, At: at}
+}
