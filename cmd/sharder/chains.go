@@ -31,7 +31,8 @@ import (
 // begin with a NUL byte are sharder's own, leases have a home, and what can't be right
 // without one order over all shards is refused. C, shards and an order cluster: the
 // chains of B with the stages of package order added; pin chooses the moment at which all
-// shards are read, and the call of a shard translates revisions and has writes ordered.
+// shards are read, the call of a shard translates revisions and has writes ordered, and
+// what writes on several shards goes a way of its own, in batches.
 // Nothing below this file asks which shape it is in.
 
 // chains are the ways of all RPCs.
@@ -111,15 +112,16 @@ func (c *chains) shapeB(cfg *conf.Config, table *stages.Table, decode stages.Dec
 
 // shapeC: a Range is pinned to one moment, and each shard is read at that moment. A write
 // is done on its shard, which checks the guard, and is answered when it has its place in
-// the order. What would have to write on several shards is refused.
+// the order. What may write on several shards is done in a batch of such transactions.
 func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Decoder, one *order.Order) {
 	decode.MaxTxnOps, decode.MaxRequestBytes = order.MaxTxnOps, int(cfg.MaxRequestBytes)
 	read := pipeline.Wrap(stages.CallShard, one.At, c.leases.Attach(), stages.Lane, c.watch.Observe)
 	write := pipeline.Wrap(stages.CallShard, one.Commit, c.leases.Attach(), stages.Lane, c.watch.Observe, one.Guard)
+	one.Execute(table, read, nil)
 	door := c.kv(cfg, table, decode, joints{
-		read: read, write: write, deletes: pipeline.Then(order.RefuseSeveral, pipeline.Scatter(write)),
-		pin: []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Pin},
-		txn: []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Snapshot(table, read)},
+		read: read, write: write, deletes: pipeline.Scatter(write),
+		pin:     []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Pin},
+		several: []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Transact},
 	})
 	c.compact = pipeline.Queue(door, one.Compact)
 	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{
@@ -138,9 +140,9 @@ func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Dec
 // and for what may write, how deletes go to several shards, and what is put around
 // everything from route to gather.
 type joints struct {
-	read, write pipeline.Stage[stages.Call, stages.Reply]
-	deletes     pipeline.Stage[[]stages.Call, []stages.Reply]
-	pin, txn    []pipeline.Middleware[*stages.Op, *stages.Reply]
+	read, write  pipeline.Stage[stages.Call, stages.Reply]
+	deletes      pipeline.Stage[[]stages.Call, []stages.Reply]
+	pin, several []pipeline.Middleware[*stages.Op, *stages.Reply]
 }
 
 // kv writes the unary chains out that all shapes have, and gives their door.
@@ -163,16 +165,14 @@ func (c *chains) kv(cfg *conf.Config, table *stages.Table, decode stages.Decoder
 		stages.Gather,
 		stages.EncodePut,
 	))
-	c.deleteRange = pipeline.Queue(door, pipeline.Chain5(
+	c.deleteRange = pipeline.Queue(door, pipeline.Chain3(
 		decode.DeleteRange,
-		route,
-		j.deletes,
-		stages.MergeDelete,
+		pipeline.Wrap(pipeline.Chain3(route, j.deletes, stages.MergeDelete), j.several...),
 		stages.EncodeDeleteRange,
 	))
 	c.txn = pipeline.Queue(door, pipeline.Chain3(
 		decode.Txn,
-		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(j.write), stages.Gather), j.txn...),
+		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(j.write), stages.Gather), j.several...),
 		stages.EncodeTxn,
 	))
 	c.leaseGrant = pipeline.Queue(door, c.leases.Grant)

@@ -62,7 +62,7 @@ func (f *fleet) makeOrder(cfg *conf.Config, log *slog.Logger) {
 		Journal: f.counts.Journal(c.journal), Shards: f.table.Shards(), Fingerprint: f.table.Fingerprint(),
 		Interval: cfg.Order.CommitInterval, CheckpointEntries: cfg.Order.CheckpointEntries, BatchItems: cfg.Order.BatchItems,
 		Retention: order.Retention(cfg.Order.AutoCompaction),
-		Ready:     c.ready, Term: c.journal.Term, Logger: log,
+		Ready:     c.ready, ShardReady: f.shardReady, Term: c.journal.Term, Logger: log,
 		Name: processName(cfg), Trace: f.counts.Trace, Finished: f.counts.Finished, FenceWaited: f.counts.FenceWaited(f.names()),
 	}
 	if o.Interval == 0 {
@@ -83,11 +83,22 @@ func processName(cfg *conf.Config) string {
 }
 
 // ready tells why the order cluster can't take an entry at this moment.
-func (c *orderCluster) ready() error {
+func (c *orderCluster) ready() error { return ready(c.cluster) }
+
+// shardReady tells why a shard can't take a write at this moment.
+func (f *fleet) shardReady(i int) error {
+	if err := f.gates[i].check(); err != nil {
+		return err
+	}
+	return ready(f.clusters[i])
+}
+
+// ready tells what is known to be wrong with a cluster.
+func ready(c *backend.Cluster) error {
 	switch {
-	case !c.cluster.Healthy():
+	case !c.Healthy():
 		return status.Error(codes.Unavailable, "no member answers")
-	case c.cluster.NoLeader():
+	case c.NoLeader():
 		return status.Error(codes.Unavailable, "it has no leader")
 	}
 	return nil

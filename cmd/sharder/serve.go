@@ -112,6 +112,7 @@ func (f *fleet) serveClients(ctx context.Context, cfg *conf.Config, listeners []
 			fail(err)
 		}
 	})
+	c := newChains(cfg, f.table, f.ordered(), log)
 	if f.central != nil {
 		wg.Go(func() {
 			if err := f.central.order.Run(background); err != nil && background.Err() == nil {
@@ -119,7 +120,6 @@ func (f *fleet) serveClients(ctx context.Context, cfg *conf.Config, listeners []
 			}
 		})
 	}
-	c := newChains(cfg, f.table, f.ordered(), log)
 	c.recoverLeases(ctx, log)
 	server := newServer(cfg, c, f.counts)
 	f.counts.Door(c.door)

@@ -46,6 +46,9 @@ type Options struct {
 	// seems to be well. What needs the order is then refused before it touches a shard.
 	// nil is always well.
 	Ready func() error
+	// ShardReady tells likewise of a shard, by number: a transaction over several shards
+	// that needs one which is away is refused before it has begun. nil is always well.
+	ShardReady func(shard int) error
 	// Term gives a raft term for headers; nil is 1.
 	Term   func() uint64
 	Logger *slog.Logger
@@ -89,6 +92,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }
+	}
+	if o.ShardReady == nil {
+		o.ShardReady = func(int) error { return nil }
 	}
 	if o.Term == nil {
 		o.Term = func() uint64 { return 1 }

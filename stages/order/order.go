@@ -28,6 +28,9 @@ type Order struct {
 	// clusters are the ids of the shards by number, as of the genesis; 0 if not known.
 	clusters []uint64
 
+	executor *executor // set by Execute
+	leases   Leases
+
 	mu      sync.RWMutex
 	state   *state
 	changed chan struct{} // closed and replaced with every change of state
@@ -35,6 +38,7 @@ type Order struct {
 	reads   reads
 	covers  covers
 	fences  fences
+	queue   queue
 	pace    pace
 	alarms  []atomic.Pointer[error] // by shard number
 	started time.Time
@@ -53,7 +57,7 @@ func New(o Options) *Order {
 	return &Order{
 		opts: o, journal: o.Journal, member: rand.Uint64() | 1, changed: make(chan struct{}),
 		started: time.Now(), moved: make([]atomic.Int64, len(o.Shards)),
-		reads: newReads(), covers: newCovers(len(o.Shards)), fences: newFences(len(o.Shards)), sweeps: newSweeps(),
+		reads: newReads(), covers: newCovers(len(o.Shards)), fences: newFences(len(o.Shards)), queue: newQueue(o.BatchItems), sweeps: newSweeps(),
 		alarms: make([]atomic.Pointer[error], len(o.Shards)), compact: make(chan struct{}, 1),
 	}
 }
@@ -65,7 +69,7 @@ func (o *Order) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg conc.WaitGroup
 	wg.Go(func() { cancel(o.follow(ctx)) })
-	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.sweepMap, o.compactShards, o.retain} {
+	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.sweepMap, o.compactShards, o.retain, o.runJobs} {
 		wg.Go(func() { work(ctx) })
 	}
 	wg.Wait()

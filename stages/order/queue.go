@@ -1,11 +1,8 @@
 package order
 
 import (
-	"context"
 	"slices"
 	"sync"
-
-	"google.golang.org/grpc/codes"
 )
 
 // queue is what this process was asked to do over several shards and has not begun. Jobs
@@ -31,7 +28,7 @@ type job struct {
 	shards  []int // ascending
 	touched touched
 	bytes   int
-	done    chan verdict // takes one
+	done    chan ending // takes one
 }
 
 // batchBytes bounds the requests in one batch, as they are in its record, if it has more than one.

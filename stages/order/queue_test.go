@@ -22,7 +22,7 @@ func jobOn(keys ...string) *job {
 		}
 	}
 	slices.Sort(j.shards)
-	j.touched, j.item.Request = touches(txn), txn
+	j.touched, j.item.Txn = touches(txn), txn
 	return j
 }
 
@@ -42,7 +42,7 @@ func batchesOf(q *queue) string {
 
 func nameOf(j *job) string {
 	var keys []string
-	for _, op := range j.item.Request.Success {
+	for _, op := range j.item.Txn.Success {
 		keys = append(keys, string(op.GetRequestPut().Key))
 	}
 	return strings.Join(keys, "+")
@@ -123,7 +123,7 @@ func TestAJobIsWithdrawnUnlessItsBatchHasBegun(t *testing.T) {
 }
 
 func TestLargeRequestsDoNotShareABatch(t *testing.T) {
-	q := newQueue(9)
+	q := queueOf(9)
 	for i := range 3 {
 		j := jobOn(fmt.Sprint("a", i), fmt.Sprint("b", i))
 		j.bytes = batchBytes / 2

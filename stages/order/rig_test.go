@@ -117,6 +117,7 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 	if err := s.Load(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
+	s.chains()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg conc.WaitGroup
 	wg.Go(func() { _ = s.Run(ctx) })
@@ -129,7 +130,6 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 		}
 	}
 	r.t.Cleanup(s.end)
-	s.chains()
 	return s
 }
 
@@ -141,10 +141,12 @@ func (s *sharder) chains() {
 	pinned := pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(read), stages.MergeRange)
 	s.rng = pipeline.Chain3(decode.Range, pipeline.Wrap(pinned, s.Pin, stages.RetryWhole), stages.EncodeRange)
 	s.put = pipeline.Chain5(decode.Put, stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather, stages.EncodePut)
-	s.del = pipeline.Chain6(decode.DeleteRange, stages.RouteOp(s.table), order.RefuseSeveral, pipeline.Scatter(write), stages.Gather, stages.EncodeDeleteRange)
+	s.Execute(s.table, read, nil)
+	s.del = pipeline.Chain3(decode.DeleteRange,
+		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.MergeDelete), s.Transact),
+		stages.EncodeDeleteRange)
 	s.txn = pipeline.Chain3(decode.Txn,
-		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather),
-			s.Snapshot(s.table, read)),
+		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather), s.Transact),
 		stages.EncodeTxn)
 }
 

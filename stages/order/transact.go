@@ -2,8 +2,6 @@ package order
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -73,18 +71,14 @@ func (t *transaction) run(ctx context.Context) (resp *pb.TxnResponse, err error)
 		outcome = Aborted
 		return nil, err
 	}
-	sure := surelyWrites(t.txn)
 	for try := 1; ; try++ {
 		if err := t.possible(); err != nil {
 			outcome = RolledBack
 			return nil, err
 		}
-		if !sure {
-			resp, done, err := t.glance(ctx)
-			if done || err != nil {
-				outcome = Aborted
-				return resp, err
-			}
+		if resp, err = t.order.executor.glance(ctx, t.txn); resp != nil || err != nil {
+			outcome = Aborted
+			return resp, err
 		}
 		resp, outcome, err = t.write(ctx)
 		if outcome != RolledBack || ctx.Err() != nil || err != nil && try >= rollBacks {
@@ -139,30 +133,6 @@ func (t *transaction) keyOn(shard int) (found []byte) {
 	return found
 }
 
-// glance evaluates the transaction at one cut. done tells that it writes nothing there,
-// and so is answered.
-func (t *transaction) glance(ctx context.Context) (resp *pb.TxnResponse, done bool, err error) {
-	o := t.order
-	for try := 1; ; try++ {
-		cut, err := o.Now(ctx)
-		if err != nil {
-			return nil, false, err
-		}
-		v, err := o.executor.evaluate(ctx, t.txn, cut, func(int64) bool { return true })
-		switch {
-		case err == nil && v.Err != nil:
-			return nil, true, v.Err
-		case err == nil && len(v.Writes) > 0:
-			return nil, false, nil
-		case err == nil:
-			resp, err = o.executor.reply(ctx, t.txn, v.Path, cut, cut.Revision, false)
-		}
-		if err == nil || !isOvertaken(err) || try == rounds {
-			return resp, err == nil, err
-		}
-	}
-}
-
 // write has the transaction done in a batch, and gives its answer. With RolledBack nothing
 // of it happened: it may be tried again, and the error is what to say if it isn't.
 func (t *transaction) write(ctx context.Context) (*pb.TxnResponse, string, error) {
@@ -191,35 +161,28 @@ func ctxError(ctx context.Context, what string) error {
 	return refuse(status.FromContextError(ctx.Err()).Code(), "transaction over several shards: %s", what)
 }
 
-// prepare makes the item of the transaction: with what the leases of its puts stand for,
-// in any branch. A put in a branch that is not taken may name one that is gone.
+// prepare makes the item of the transaction, with the leases of its Puts bound. One that
+// does not exist stays unbound: a Put with it may be in the branch that is not taken.
 func (t *transaction) prepare(ctx context.Context) (item, error) {
-	it := item{Txn: t.txn}
-	puts := map[int64]map[int]bool{} // by lease, the shards
-	eachSpan(t.txn, func(key, _ []byte, op *pb.RequestOp) {
-		if p := op.GetRequestPut(); p != nil && p.Lease != 0 {
-			if puts[p.Lease] == nil {
-				puts[p.Lease] = map[int]bool{}
-			}
-			puts[p.Lease][t.order.executor.table.Lookup(p.Key).Number] = true
+	wants := wants(t.order.executor.table, t.txn)
+	ids, err := some(ctx, wants, func(ctx context.Context, w wanted) (int64, error) {
+		id, ok, err := t.order.leases.Bind(ctx, w.shard, w.lease)
+		if !ok {
+			id = 0
 		}
+		return id, err
 	})
-	var binds []bind
-	for id, shards := range puts {
-		for n := range shards {
-			binds = append(binds, bind{id, n})
+	it := item{Txn: t.txn}
+	for i, id := range ids {
+		if id == 0 {
+			continue
 		}
-	}
-	bound, err := some(ctx, binds, t.bind)
-	if err != nil {
-		return it, err
-	}
-	for i, b := range bound {
-		if b.live {
-			it.bound(binds[i], b.id)
+		if it.Leases == nil {
+			it.Leases = map[int64]int64{}
 		}
+		it.Leases[wants[i].lease] = id
 	}
-	return it, nil
+	return it, err
 }
 
 // answer is what the client is told of a job that ended.
@@ -236,7 +199,7 @@ func (t *transaction) answer(ctx context.Context, end ending) (*pb.TxnResponse, 
 		return nil, Aborted, etcdError(out.Error)
 	}
 	wrote := len(out.Writes) > 0
-	resp, err := t.order.executor.reply(ctx, t.txn, out.Path, b.cut(), b.revision(i), wrote)
+	resp, err := t.order.executor.reply(ctx, t.txn, out.Path, t.order.cutOf(b), b.revision(i), wrote)
 	switch {
 	case err == nil && wrote:
 		return resp, Committed, nil
@@ -268,11 +231,22 @@ type ending struct {
 	err     error  // else
 }
 
-// cut is the state that a batch, which is decided, was evaluated on, for its shards.
-func (b *batch) cut() stages.Cut {
-	at := make([]int64, b.Fences[len(b.Fences)-1].Shard+1)
+// cutOf is the state that the items of a decided batch were evaluated on; what it says of
+// other shards than the batch's is of no meaning.
+func (o *Order) cutOf(b *batch) stages.Cut {
+	cut := stages.Cut{Revision: b.Base, At: make([]int64, len(o.opts.Shards)), Compacted: o.Compacted()}
 	for _, f := range b.Fences {
-		at[f.Shard] = f.Revision
+		cut.At[f.Shard] = f.Revision
 	}
-	return stages.Cut{Revision: b.Base, At: at}
+	return cut
+}
+
+// Execute says what it takes to do transactions over several shards: the routes, the way
+// of a call that reads one shard at a cut (At is in it), and who knows the leases; nil is
+// leases that are the same everywhere. It is called once, before Run.
+func (o *Order) Execute(t *stages.Table, read pipeline.Stage[stages.Call, stages.Reply], l Leases) {
+	if l == nil {
+		l = plainLeases{}
+	}
+	o.executor, o.leases = newExecutor(o, t, read), l
 }

@@ -91,9 +91,11 @@ func (s *sharder) chains() {
 	merged := pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(read), stages.MergeRange), stages.RetryWhole)
 	s.rng = pipeline.Chain3(decode.Range, pipeline.Wrap(merged, s.pin), stages.EncodeRange)
 	s.put = pipeline.Chain5(decode.Put, route, pipeline.Scatter(write), stages.Gather, stages.EncodePut)
-	s.del = pipeline.Chain6(decode.DeleteRange, route, order.RefuseSeveral, pipeline.Scatter(write), stages.Gather, stages.EncodeDeleteRange)
+	s.Execute(s.table, read, nil)
+	s.del = pipeline.Chain3(decode.DeleteRange,
+		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(write), stages.MergeDelete), s.Transact), stages.EncodeDeleteRange)
 	s.txn = pipeline.Chain3(decode.Txn,
-		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(write), stages.Gather), s.Snapshot(s.table, read)),
+		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(write), stages.Gather), s.Transact),
 		stages.EncodeTxn)
 }
 
