@@ -1,46 +1,28 @@
 package order
 
-import (
-	"github.com/sharder/sharder/stages"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-)
+import pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-// item is one transaction of a batch: what its record has of it, and all that it takes to
-// evaluate and apply it.
+// item is one transaction of a batch, as its record holds it for whoever carries it on:
+// either a client's Txn or the end of leases.
 type item struct {
-	Txn *pb.TxnRequest
-	// Leases are the leases of its Puts that are bound: by the client's id the id on the
-	// shards. A Put with any other is refused if it is on the path.
-	Leases map[int64]int64
+	Txn    *pb.TxnRequest
+	Leases []boundLease
 }
 
-// bound tells whether a client's lease can be put with, as far as the item knows.
-func (it *item) bound(lease int64) bool {
-	_, ok := it.Leases[lease]
-	return ok
+// boundLease says what a client's lease is on a shard: its id there.
+type boundLease struct {
+	Lease int64 `json:"lease"`
+	Shard int   `json:"shard"`
+	ID    int64 `json:"id"`
 }
 
-// lease is the id of a client's lease on the shards.
-func (it *item) lease(client int64) int64 { return it.Leases[client] }
-
-// wanted is a lease that a Put names, and the shard that the Put is on.
-type wanted struct {
-	lease int64
-	shard *stages.Shard
+// bind is a lease that something is put with on a shard.
+type bind struct {
+	lease int64 // the client's id
+	shard int
 }
 
-// wants are the leases of a Txn's Puts, in any branch, each once for a shard.
-func wants(t *stages.Table, txn *pb.TxnRequest) (all []wanted) {
-	seen := map[wanted]bool{}
-	eachSpan(txn, func(key, _ []byte, op *pb.RequestOp) {
-		p := op.GetRequestPut()
-		if p == nil || p.Lease == 0 {
-			return
-		}
-		if w := (wanted{p.Lease, t.Lookup(key)}); !seen[w] {
-			seen[w] = true
-			all = append(all, w)
-		}
-	})
-	return all
+// bound notes what a lease is on a shard.
+func (it *item) bound(b bind, id int64) {
+	it.Leases = append(it.Leases, boundLease{Lease: b.lease, Shard: b.shard, ID: id})
 }

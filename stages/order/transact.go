@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -164,25 +165,35 @@ func ctxError(ctx context.Context, what string) error {
 // prepare makes the item of the transaction, with the leases of its Puts bound. One that
 // does not exist stays unbound: a Put with it may be in the branch that is not taken.
 func (t *transaction) prepare(ctx context.Context) (item, error) {
-	wants := wants(t.order.executor.table, t.txn)
-	ids, err := some(ctx, wants, func(ctx context.Context, w wanted) (int64, error) {
-		id, ok, err := t.order.leases.Bind(ctx, w.shard, w.lease)
-		if !ok {
-			id = 0
-		}
-		return id, err
-	})
 	it := item{Txn: t.txn}
+	binds := bindsOf(t.order.executor.table, t.txn)
+	ids, err := some(ctx, binds, func(ctx context.Context, b bind) (*int64, error) {
+		id, ok, err := t.order.leases.Bind(ctx, t.order.opts.Shards[b.shard], b.lease)
+		if !ok {
+			return nil, err
+		}
+		return &id, err
+	})
 	for i, id := range ids {
-		if id == 0 {
-			continue
+		if id != nil {
+			it.bound(binds[i], *id)
 		}
-		if it.Leases == nil {
-			it.Leases = map[int64]int64{}
-		}
-		it.Leases[wants[i].lease] = id
 	}
 	return it, err
+}
+
+// bindsOf are the leases of a Txn's Puts, in any branch, each once for a shard.
+func bindsOf(t *stages.Table, txn *pb.TxnRequest) (all []bind) {
+	eachSpan(txn, func(key, _ []byte, op *pb.RequestOp) {
+		p := op.GetRequestPut()
+		if p == nil || p.Lease == 0 {
+			return
+		}
+		if b := (bind{p.Lease, t.Lookup(key).Number}); !slices.Contains(all, b) {
+			all = append(all, b)
+		}
+	})
+	return all
 }
 
 // answer is what the client is told of a job that ended.
