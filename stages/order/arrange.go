@@ -2,6 +2,7 @@ package order
 
 import (
 	"bytes"
+	"cmp"
 	"hash/fnv"
 	"slices"
 
@@ -71,8 +72,8 @@ func hashed(ops []arrangedOp) []arrangedOp {
 			seen[hashOf(op.PutKey)]++
 		}
 	}
-	for i := range ops {
-		if h := hashOf(ops[i].PutKey); ops[i].PutKey != nil && seen[h] == 1 {
+	for i, op := range ops {
+		if h := hashOf(op.PutKey); op.PutKey != nil && seen[h] == 1 {
 			ops[i] = arrangedOp{Put: h}
 		}
 	}
@@ -97,15 +98,11 @@ func (a *Arrangement) Sort(events []*mvccpb.Event) {
 		return
 	}
 	placed := make([]placedEvent, len(events))
-	f := finder{ops: a.Ops, put: map[string]int{}}
 	for i, e := range events {
-		placed[i] = placedEvent{op: f.find(e), event: e}
+		placed[i] = placedEvent{op: a.madeBy(e), event: e}
 	}
 	slices.SortStableFunc(placed, func(x, y placedEvent) int {
-		if x.op != y.op {
-			return x.op - y.op
-		}
-		return bytes.Compare(x.event.Kv.Key, y.event.Kv.Key)
+		return cmp.Or(cmp.Compare(x.op, y.op), bytes.Compare(x.event.Kv.Key, y.event.Kv.Key))
 	})
 	for i, p := range placed {
 		events[i] = p.event
@@ -117,40 +114,25 @@ type placedEvent struct {
 	event *mvccpb.Event
 }
 
-// finder finds the operations that events come from.
-type finder struct {
-	ops []arrangedOp
-	put map[string]int // where the keys were put that have been seen so far
-}
-
-// find gives the index of the operation that an event comes from. What deletes a key that
-// the Txn itself has put comes after that Put.
-func (f *finder) find(e *mvccpb.Event) int {
-	key, from := e.Kv.Key, 0
-	if e.Type == mvccpb.DELETE {
-		if i, put := f.put[string(key)]; put {
-			from = i
-		}
-	}
-	for i, op := range f.ops[from:] {
-		if op.made(e) {
-			if e.Type == mvccpb.PUT {
-				f.put[string(key)] = i
-			}
-			return from + i
-		}
-	}
-	return len(f.ops) // written past all sharders: such events share the number
-}
-
-// made tells whether an event can come from an operation.
-func (op *arrangedOp) made(e *mvccpb.Event) bool {
+// madeBy gives the index of the operation that an event comes from: the first that could
+// be, since no Txn deletes a key before it puts it (checkWrites). What was written past all
+// sharders, and shares the number, comes behind all.
+func (a *Arrangement) madeBy(e *mvccpb.Event) int {
+	made := arrangedOp.deletes
 	if e.Type == mvccpb.PUT {
-		return op.Put != 0 && op.Put == hashOf(e.Kv.Key) || op.PutKey != nil && bytes.Equal(op.PutKey, e.Kv.Key)
+		made = arrangedOp.puts
 	}
-	if len(op.Key) == 0 {
-		return false
+	if i := slices.IndexFunc(a.Ops, func(op arrangedOp) bool { return made(op, e.Kv.Key) }); i >= 0 {
+		return i
 	}
+	return len(a.Ops)
+}
+
+func (op arrangedOp) puts(key []byte) bool {
+	return op.Put != 0 && op.Put == hashOf(key) || op.PutKey != nil && bytes.Equal(op.PutKey, key)
+}
+
+func (op arrangedOp) deletes(key []byte) bool {
 	span, some := spanOf(op.Key, op.End)
-	return some && holds(span, e.Kv.Key)
+	return len(op.Key) > 0 && some && holds(span, key)
 }

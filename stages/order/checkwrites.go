@@ -11,9 +11,12 @@ import (
 // checkWrites refuses what etcd refuses as "duplicate key given in txn request": a Txn that
 // puts a key twice, or deletes one and puts it (checkIntervals in
 // server/etcdserver/api/v3rpc/key.go of etcd 3.7). Branches that exclude each other may both
-// put a key. Its exceptions are etcd's, since the shards make the same check on what they
-// are sent: a key that a nested Txn puts may be deleted by a later one beside it, and a
-// delete without end ("\x00") or with nothing in it is not looked at.
+// put a key, and a key that a nested Txn puts may be deleted by a later one beside it: a Txn
+// never puts what it has deleted.
+//
+// etcd overlooks deletes without end ("\x00"). We don't: where such a Txn deletes a key and
+// then puts it, etcd loses the key with the next compaction at that very revision, and ends
+// itself when it is read; if the Put was to keep the value or the lease, at once.
 func checkWrites(txn *pb.TxnRequest) error {
 	for _, ops := range [][]*pb.RequestOp{txn.GetSuccess(), txn.GetFailure()} {
 		var w writeSet
@@ -34,7 +37,7 @@ type writeSet struct {
 func (w *writeSet) add(ops []*pb.RequestOp) bool {
 	w.puts = map[string]bool{}
 	for _, op := range ops { // first, so that nested Puts meet them, wherever they stand
-		if d := op.GetRequestDeleteRange(); d != nil && !isFromKey(d.RangeEnd) {
+		if d := op.GetRequestDeleteRange(); d != nil {
 			if span, some := spanOf(d.Key, d.RangeEnd); some {
 				w.deletes = append(w.deletes, span)
 			}

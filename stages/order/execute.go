@@ -68,12 +68,11 @@ func (e *executor) check(ctx context.Context, txn *pb.TxnRequest, at stages.Cut,
 	}
 	v, ops := &verdict{Path: path}, onPath(txn, path)
 	var replaced []*pb.RangeRequest // keys that must be there, of Puts before the first refusal
-	var gone overlay
 	for _, op := range ops {
 		if bound == nil && op.GetRequestPut().GetLease() != 0 {
 			break // what comes behind is refused only if this is not
 		}
-		if v.Err = refusal(op, at, bound, &gone); v.Err != nil {
+		if v.Err = refusal(op, at, bound); v.Err != nil {
 			break
 		}
 		if p := op.GetRequestPut(); p != nil && (p.IgnoreValue || p.IgnoreLease) {
@@ -91,22 +90,15 @@ func (e *executor) check(ctx context.Context, txn *pb.TxnRequest, at stages.Cut,
 }
 
 // refusal is what etcd says to an operation before any of the Txn is done, as far as that
-// does not depend on keys. A Put that keeps what its own Txn has deleted before is refused,
-// too: etcd lets it pass if that delete has no end, and then the server panics.
-func refusal(op *pb.RequestOp, at stages.Cut, bound func(lease int64) bool, gone *overlay) error {
+// does not depend on keys.
+func refusal(op *pb.RequestOp, at stages.Cut, bound func(lease int64) bool) error {
 	switch u := op.GetRequest().(type) {
 	case *pb.RequestOp_RequestRange:
 		return checkRevision(u.RequestRange.Revision, at)
 	case *pb.RequestOp_RequestPut:
-		p := u.RequestPut
-		if p.Lease != 0 && !bound(p.Lease) {
+		if id := u.RequestPut.Lease; id != 0 && !bound(id) {
 			return rpctypes.ErrGRPCLeaseNotFound
 		}
-		if (p.IgnoreValue || p.IgnoreLease) && gone.deleted(p.Key) {
-			return rpctypes.ErrGRPCKeyNotFound
-		}
-	case *pb.RequestOp_RequestDeleteRange:
-		gone.del(u.RequestDeleteRange)
 	}
 	return nil
 }

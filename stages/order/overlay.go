@@ -11,24 +11,19 @@ import (
 
 // overlay is what a Txn has written itself so far, on top of the state of a cut. It needs
 // nothing of that state before it is looked through: over gives a range as it stands with
-// the Txn's writes, from the range as it is in the state. Its zero value has no writes.
+// the Txn's writes, from the range as it is in the state. It relies on checkWrites: no key
+// is put twice, or deleted and then put. Its zero value has no writes.
 type overlay struct {
-	revision int64              // of the Txn, for what it writes
-	puts     map[string]*ownPut // by key, those that still stand
-	gone     []stages.Span      // what was deleted: nothing in it is to be seen any more but puts
-}
-
-// ownPut is a Put of the Txn.
-type ownPut struct {
-	req   *pb.PutRequest
-	fresh bool // the Txn itself had deleted the key before, so this created it
+	revision int64                     // of the Txn, for what it writes
+	puts     map[string]*pb.PutRequest // by key, those that still stand
+	gone     []stages.Span             // what was deleted
 }
 
 func (o *overlay) put(p *pb.PutRequest) {
 	if o.puts == nil {
-		o.puts = map[string]*ownPut{}
+		o.puts = map[string]*pb.PutRequest{}
 	}
-	o.puts[string(p.Key)] = &ownPut{req: p, fresh: o.deleted(p.Key)}
+	o.puts[string(p.Key)] = p
 }
 
 func (o *overlay) del(d *pb.DeleteRangeRequest) {
@@ -44,7 +39,7 @@ func (o *overlay) del(d *pb.DeleteRangeRequest) {
 	o.gone = append(o.gone, span)
 }
 
-// deleted tells whether the Txn has deleted a key, there or not.
+// deleted tells whether the Txn has deleted a key.
 func (o *overlay) deleted(key []byte) bool {
 	return slices.ContainsFunc(o.gone, func(s stages.Span) bool { return holds(s, key) })
 }
@@ -87,19 +82,19 @@ func (o *overlay) over(key, end []byte, kvs []*mvccpb.KeyValue) []*mvccpb.KeyVal
 }
 
 // written is what a Put makes of what the state has, nil if it has nothing.
-func (o *overlay) written(p *ownPut, was *mvccpb.KeyValue) *mvccpb.KeyValue {
+func (o *overlay) written(p *pb.PutRequest, was *mvccpb.KeyValue) *mvccpb.KeyValue {
 	kv := &mvccpb.KeyValue{
-		Key: p.req.Key, Value: p.req.Value, Lease: p.req.Lease,
+		Key: p.Key, Value: p.Value, Lease: p.Lease,
 		CreateRevision: o.revision, ModRevision: o.revision, Version: 1,
 	}
-	if was == nil || p.fresh {
+	if was == nil {
 		return kv
 	}
 	kv.CreateRevision, kv.Version = was.CreateRevision, was.Version+1
-	if p.req.IgnoreValue {
+	if p.IgnoreValue {
 		kv.Value = was.Value
 	}
-	if p.req.IgnoreLease {
+	if p.IgnoreLease {
 		kv.Lease = was.Lease
 	}
 	return kv

@@ -1,8 +1,6 @@
 package order
 
 import (
-	"bytes"
-
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -51,20 +49,13 @@ func (n *narrowing) put(p *pb.PutRequest) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: put}}
 }
 
-// del narrows a delete. One without end stays so, since beyond its part the shard has
-// nothing: the shard's own check for keys written twice leaves such ones out (checkWrites).
 func (n *narrowing) del(d *pb.DeleteRangeRequest) (out []*pb.RequestOp) {
 	for _, p := range n.table.Range(d.Key, d.RangeEnd) {
-		if p.Shard.Number != n.shard {
-			continue
+		if p.Shard.Number == n.shard {
+			out = append(out, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{
+				RequestDeleteRange: &pb.DeleteRangeRequest{Key: p.Key, RangeEnd: p.End},
+			}})
 		}
-		end := p.End
-		if isFromKey(d.RangeEnd) {
-			end = d.RangeEnd
-		}
-		out = append(out, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{
-			RequestDeleteRange: &pb.DeleteRangeRequest{Key: bytes.Clone(p.Key), RangeEnd: bytes.Clone(end)},
-		}})
 	}
 	return out
 }
