@@ -275,6 +275,15 @@ func (s *state) closed(e *Closed) error {
 // its number is given out already, and numbers ascend on every shard.
 func (s *state) end(b *batch, end End) error {
 	n := end.Shard
+	if b.pin() {
+		for _, own := range append([]int64{end.Fence}, end.Steps...) {
+			if err := s.advance(n, own-1); err != nil {
+				return err
+			}
+			s.covered[n] = max(s.covered[n], own)
+		}
+		return s.advance(n, end.Revision)
+	}
 	if b.Phase == decided {
 		writers := b.writers(n)
 		if len(end.Steps) != len(writers) {

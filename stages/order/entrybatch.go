@@ -66,7 +66,8 @@ type End struct {
 	Steps []int64 `json:"steps,omitempty"`
 	// Revision is that of the closed id, the last that the batch makes here: that of the
 	// last step or, if that did not take the fence away, one more that is sharder's own.
-	// 0 for a pin, which makes none.
+	// A pin makes none: what it ended with is covered up to Revision, but for a fence that
+	// it has taken away (Fence) at a revision that is sharder's own as well (Steps).
 	Revision int64 `json:"revision,omitempty"`
 }
 

@@ -1,0 +1,531 @@
+package order
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// drive carries one batch on, as far as it goes: from whatever the log says about it to its
+// end on every shard. Every step may be done by several drives at once, in this process or
+// in others, and by one that was held up and wakes when all is over; what the log and the
+// shards hold decides which of them counts.
+type drive struct {
+	order    *Order
+	nonce    string
+	items    []item // nil until the record was read
+	takeover bool
+	why      error // why it was rolled back, as far as this drive knows
+	step     time.Time
+}
+
+// remembered is for how many entries of the log the outcome of a batch is kept, and an Open
+// that was held up still counts.
+const remembered = 10_000
+
+// queueTimeout is how long a batch waits behind others before its coordinator gives it up,
+// and twice that until anybody does.
+const queueTimeout = 2 * time.Second
+
+// notDone is why a batch was not done: nothing of it happened.
+type notDone struct{ err error }
+
+func (e *notDone) Error() string { return e.err.Error() }
+func (e *notDone) Unwrap() error { return e.err }
+
+// runBatch opens a batch and drives it until every shard is done with it or ctx ends. told
+// is called once, as soon as the log says what became of it: with the batch as it is then,
+// decided or rolled back; or with nil, and an error that is a *notDone if nothing happened, else
+// nobody here knows. The error with a batch that was rolled back says why.
+func (o *Order) runBatch(ctx context.Context, shards []int, items []item, told func(*batch, error)) {
+	d := &drive{order: o, nonce: newNonce(), items: items, step: time.Now()}
+	if !o.drives.enter(d.nonce) {
+		return // never: nobody has this nonce
+	}
+	defer o.drives.leave(d.nonce)
+	b, err := d.open(ctx, shards, countItems(items))
+	if err != nil {
+		told(nil, err)
+		return
+	}
+	if err = d.traced(ctx, StepOpen, b.ID, shards); err == nil {
+		err = d.run(ctx, told)
+	}
+	if err != nil {
+		told(nil, refuse(codes.Unavailable, "transaction over several shards: outcome unknown: %v", err))
+	}
+}
+
+// countItems is 0 for a pin: leases that end and lie on one shard each.
+func countItems(items []item) int {
+	for _, it := range items {
+		if it.Txn != nil {
+			return len(items)
+		}
+		for _, e := range it.Ends {
+			if len(e.Shards) > 1 {
+				return len(items)
+			}
+		}
+	}
+	return 0
+}
+
+func newNonce() string { return rand.Text() }
+
+// open writes the entry and the record, and finds the batch in the log. After an append
+// without an answer it looks before it appends again; what comes late counts once.
+func (d *drive) open(ctx context.Context, shards []int, items int) (*batch, error) {
+	o := d.order
+	text, err := encodeItems(d.items)
+	if err != nil {
+		return nil, &notDone{refuse(codes.InvalidArgument, "transaction over several shards: %v", err)}
+	}
+	o.mu.RLock()
+	until := o.state.number + remembered
+	o.mu.RUnlock()
+	e := Entry{Open: &Open{Nonce: d.nonce, Until: until, Shards: shards, Items: items, By: o.opts.Name, At: time.Now().UnixMilli()}}
+	for tried := false; ; tried = true {
+		pos, err := o.appendOpen(ctx, e.encode(), recordKey{until, d.nonce}, text)
+		if err == nil {
+			err = o.until(ctx, func(s *state) bool { return s.pos >= pos })
+		} else if !tried && notSent(err) {
+			return nil, &notDone{o.away(err)}
+		}
+		if err != nil {
+			if _, err = o.Now(ctx); err != nil {
+				return nil, refuse(codes.Unavailable, "transaction over several shards: outcome unknown: %v", err)
+			}
+		}
+		b, late := o.batchNamed(d.nonce), o.number() >= until
+		switch {
+		case b != nil:
+			return b, nil
+		case late:
+			return nil, &notDone{refuse(codes.Unavailable, "transaction over several shards: the order log did not take it in time; nothing was done")}
+		}
+		if sleep(ctx, minPause) != nil {
+			return nil, refuse(status.FromContextError(ctx.Err()).Code(), "transaction over several shards: outcome unknown: it may still begin")
+		}
+	}
+}
+
+// notSent tells whether an append certainly reached nobody.
+func notSent(err error) bool {
+	return errors.Is(err, pipeline.ErrFull)
+}
+
+// appendOpen is one bounded attempt.
+func (o *Order) appendOpen(ctx context.Context, entry []byte, key recordKey, record []byte) (int64, error) {
+	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	return o.journal.Open(bounded, entry, key.until, key.nonce, record)
+}
+
+// run goes on until the batch has left every shard. Its error means that ctx ended, the log
+// is lost, or a test had it die; then others will go on.
+func (d *drive) run(ctx context.Context, told func(*batch, error)) error {
+	o := d.order
+	for pause := minPause; ; {
+		b := o.batchNamed(d.nonce)
+		if b == nil {
+			return nil // it is so long ago that nobody remembers
+		}
+		if told != nil && b.Phase >= decided {
+			var why error
+			if b.Phase == rolledBack {
+				why = d.reason()
+			}
+			told(b, why)
+			told = nil
+		}
+		if b.finished() {
+			if told != nil { // a pin
+				told(b, nil)
+			}
+			d.forget(ctx, b)
+			return nil
+		}
+		err := d.advance(ctx, b)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case o.lost.Load() != nil:
+			return *o.lost.Load()
+		case errors.Is(err, errDied):
+			return err
+		case err == nil:
+			pause = minPause
+			continue
+		}
+		o.opts.Logger.Debug("a batch does not get on", "batch", b.ID, "phase", b.Phase, "error", err)
+		// Perhaps others are further than we know.
+		if _, err := o.Now(ctx); err != nil || !errors.Is(err, errEnded) {
+			if sleep(ctx, pause/2+o.opts.Random(pause)) != nil {
+				return context.Cause(ctx)
+			}
+			pause = min(2*pause, maxPause)
+		}
+	}
+}
+
+// errDied is why a drive ends in which a test has put a failure.
+var errDied = errors.New("the drive of the batch was ended")
+
+// advance does what comes next.
+func (d *drive) advance(ctx context.Context, b *batch) error {
+	if d.items == nil {
+		if err := d.load(ctx, b); err != nil {
+			return err
+		}
+	}
+	switch {
+	case b.Phase == queued:
+		return d.wait(ctx, b)
+	case b.Phase == active && !b.pin():
+		return d.decide(ctx, b)
+	}
+	return d.finish(ctx, b)
+}
+
+// load reads the record. It is gone only if the batch is.
+func (d *drive) load(ctx context.Context, b *batch) error {
+	text, err := d.order.journal.LoadRecord(ctx, b.Until, b.Nonce)
+	if err != nil {
+		return err
+	}
+	if text == nil {
+		if _, err := d.order.Now(ctx); err != nil {
+			return err
+		}
+		if now := d.order.batchNamed(d.nonce); now == nil || now.finished() {
+			return nil
+		}
+		return fmt.Errorf("%w: the record of batch %d is missing", errCorrupt, b.ID)
+	}
+	d.items, err = decodeItems(text)
+	return err
+}
+
+// wait waits until a queued batch is first on its shards; too long, and it is given up.
+func (d *drive) wait(ctx context.Context, b *batch) error {
+	limit := queueTimeout
+	if d.takeover {
+		limit += queueTimeout
+	}
+	patient, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := d.order.until(patient, func(s *state) bool {
+		now := s.batches.find(b.ID)
+		return now == nil || now.Phase != queued
+	})
+	if err == nil || patient.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	d.why = refuse(codes.Unavailable, "transaction over several shards: those before it on its shards do not end (%s); nothing was done", d.order.blockers(b))
+	return d.append(ctx, Entry{Decided: &Decided{ID: b.ID, RolledBack: true}})
+}
+
+// blockers names what a queued batch waits for.
+func (o *Order) blockers(b *batch) string {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, n := range b.Shards {
+		if p := o.state.batches.pinned(n); p != nil && p.ID != b.ID {
+			return fmt.Sprintf("batch %d of %s on shard %s, %s", p.ID, p.By, o.opts.Shards[n].Name, p.Phase)
+		}
+	}
+	return "others that wait"
+}
+
+// decide fences the shards, evaluates, and appends the decision. Where that is not possible
+// the batch is rolled back.
+func (d *drive) decide(ctx context.Context, b *batch) error {
+	o := d.order
+	fences, err := d.fence(ctx, b)
+	if err == nil {
+		err = d.traced(ctx, StepFence, b.ID, b.Shards)
+	}
+	var items []Outcome
+	if err == nil {
+		items, err = d.evaluate(ctx, b, fences)
+	}
+	entry := &Decided{ID: b.ID, At: fences, Items: items}
+	switch {
+	case ctx.Err() != nil || errors.Is(err, errDied) || errors.Is(err, errEnded) || o.lost.Load() != nil:
+		return err
+	case err != nil:
+		d.why = err
+		o.opts.Logger.Debug("a batch is rolled back", "batch", b.ID, "error", err)
+		entry = &Decided{ID: b.ID, RolledBack: true}
+	}
+	if err := d.append(ctx, Entry{Decided: entry}); err != nil {
+		return err
+	}
+	return d.traced(ctx, StepDecide, b.ID, b.Shards)
+}
+
+// reason is why it was rolled back.
+func (d *drive) reason() error {
+	if d.why != nil {
+		return d.why
+	}
+	return refuse(codes.Unavailable, "transaction over several shards: another sharder rolled it back; nothing was done")
+}
+
+// breather is how long a fence waits, at most, for the writes that the one before it has
+// kept waiting.
+const breather = 20 * time.Millisecond
+
+// fence puts the fences, all at once.
+func (d *drive) fence(ctx context.Context, b *batch) ([]Covered, error) {
+	o := d.order
+	p := pipeline.Scatter(func(ctx context.Context, n int) (Covered, error) {
+		o.fences.letThrough(ctx, n, breather)
+		rev, err := o.putFence(ctx, b.ID, o.opts.Shards[n])
+		return Covered{Shard: n, Revision: rev}, err
+	})
+	return p(ctx, b.Shards)
+}
+
+// evaluate says what becomes of each item on the state at the fences.
+func (d *drive) evaluate(ctx context.Context, b *batch, fences []Covered) ([]Outcome, error) {
+	o := d.order
+	if o.mustCover(d.items, fences) {
+		if err := d.append(ctx, Entry{Fenced: &Fenced{ID: b.ID, At: fences}}); err != nil {
+			return nil, err
+		}
+		if err := d.traced(ctx, StepFenced, b.ID, b.Shards); err != nil {
+			return nil, err
+		}
+	}
+	at := o.cutAt(fences)
+	return some(ctx, d.items, func(ctx context.Context, it item) (Outcome, error) {
+		if it.Txn == nil {
+			return o.evaluateEnds(ctx, it.Ends, fences)
+		}
+		return o.evaluateTxn(ctx, &it, at)
+	})
+}
+
+// mustCover tells whether what is before the fences has to be covered before the items can
+// be evaluated: they read, and something there has no number yet.
+func (o *Order) mustCover(items []item, fences []Covered) bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	open := slices.ContainsFunc(fences, func(f Covered) bool { return o.state.covered[f.Shard] < f.Revision-1 })
+	return open && slices.ContainsFunc(items, func(it item) bool { return it.Txn != nil && !onlyPuts(it.Txn) })
+}
+
+// onlyPuts tells whether a Txn can be evaluated without reading anything.
+func onlyPuts(txn *pb.TxnRequest) bool {
+	if len(txn.Compare) > 0 {
+		return false
+	}
+	for _, op := range txn.Success {
+		p := op.GetRequestPut()
+		if p == nil || p.IgnoreValue || p.IgnoreLease {
+			return false
+		}
+	}
+	return true
+}
+
+// cutAt is the newest moment with some shards as they are at their fences.
+func (o *Order) cutAt(fences []Covered) stages.Cut {
+	cut := o.Replayed()
+	for _, f := range fences {
+		cut.At[f.Shard] = f.Revision
+	}
+	cut.Pending = nil
+	return cut
+}
+
+func (o *Order) evaluateTxn(ctx context.Context, it *item, at stages.Cut) (Outcome, error) {
+	for _, b := range it.Leases {
+		live, err := o.leases.Live(ctx, o.opts.Shards[b.Shard], b.ID)
+		if err != nil || !live {
+			return Outcome{Again: true}, err
+		}
+	}
+	v, err := o.executor.evaluate(ctx, it.Txn, at, it.isBound)
+	switch {
+	case err != nil:
+		return Outcome{}, err
+	case v.Err != nil:
+		return Outcome{Path: v.Path, Error: status.Convert(v.Err).Message()}, nil
+	}
+	return Outcome{Path: v.Path, Writes: v.Writes, Order: v.Order}, nil
+}
+
+// append appends an entry about the batch and waits until it is replayed. After an error it
+// may be there or come yet.
+func (d *drive) append(ctx context.Context, e Entry) error {
+	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	pos, err := d.order.journal.Append(bounded, e.encode())
+	if err != nil {
+		return err
+	}
+	return d.order.until(ctx, func(s *state) bool { return s.pos >= pos })
+}
+
+// closePatience is how long those shards that are done with a batch wait for the others, so
+// that one entry lets all go.
+const closePatience = 30 * time.Millisecond
+
+// ended is what became of a batch on one shard.
+type ended struct {
+	end End
+	err error
+}
+
+// finish applies the batch on the shards that it has not left, and lets those go that are
+// done. Its error is one of those that are not.
+func (d *drive) finish(ctx context.Context, b *batch) error {
+	o := d.order
+	ctx, cancel := context.WithCancel(ctx)
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	done := make(chan ended, len(b.Left))
+	for _, n := range b.Left {
+		wg.Go(func() {
+			a := &applying{order: o, batch: *b, items: d.items, shard: o.opts.Shards[n]}
+			end, err := a.run(ctx)
+			if err == nil {
+				err = d.traced(ctx, StepApply, b.ID, []int{n})
+			}
+			done <- ended{end, err}
+		})
+	}
+	var failed error
+	for left := len(b.Left); left > 0; {
+		ends, err := gatherEnds(done, &left)
+		if failed = errors.Join(failed, err); len(ends) == 0 {
+			continue
+		}
+		if err := d.append(ctx, Entry{Closed: &Closed{ID: b.ID, Ends: ends}}); err != nil {
+			return err
+		}
+		shards := make([]int, len(ends))
+		for i, e := range ends {
+			shards[i] = e.Shard
+		}
+		if err := d.traced(ctx, StepClose, b.ID, shards); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+// gatherEnds takes results until none is left or those that are there have waited long
+// enough for the others.
+func gatherEnds(done <-chan ended, left *int) (ends []End, failed error) {
+	var late <-chan time.Time
+	for *left > 0 {
+		select {
+		case e := <-done:
+			*left--
+			if e.err != nil {
+				failed = errors.Join(failed, e.err)
+				continue
+			}
+			if ends = append(ends, e.end); late == nil {
+				t := time.NewTimer(closePatience)
+				defer t.Stop()
+				late = t.C
+			}
+		case <-late:
+			return sortedEnds(ends), failed
+		}
+	}
+	return sortedEnds(ends), failed
+}
+
+func sortedEnds(ends []End) []End {
+	slices.SortFunc(ends, func(a, b End) int { return a.Shard - b.Shard })
+	return ends
+}
+
+// forget removes the record. Whoever still drives the batch finds in the log that it has ended.
+func (d *drive) forget(ctx context.Context, b *batch) {
+	if err := d.order.journal.DropRecord(ctx, b.Until, b.Nonce); err != nil {
+		d.order.opts.Logger.Debug("the record of a batch stays for the sweep", "batch", b.ID, "error", err)
+	}
+}
+
+// traced tells of a step that is done.
+func (d *drive) traced(ctx context.Context, name string, id int64, shards []int) error {
+	s := Step{Name: name, Batch: id, Items: countItems(d.items), Shards: shards, Takeover: d.takeover}
+	if name != StepApply { // the shards do that at the same time
+		s.Elapsed = time.Since(d.step)
+		d.step = time.Now()
+	}
+	if err := d.order.traced(ctx, s); err != nil {
+		return fmt.Errorf("%w at %s: %w", errDied, name, err)
+	}
+	return nil
+}
+
+// batchNamed is what the log says about a batch by its nonce; nil if it knows none.
+func (o *Order) batchNamed(nonce string) *batch {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	b := o.state.batches.byNonce[nonce]
+	if b == nil {
+		return nil
+	}
+	picture := *b
+	return &picture
+}
+
+// number is how many entries have been replayed.
+func (o *Order) number() int64 {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.state.number
+}
+
+// drives are the batches that this process drives at the moment, by nonce.
+type drives struct {
+	mu  sync.Mutex
+	all map[string]bool
+}
+
+func (d *drives) enter(nonce string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all[nonce] {
+		return false
+	}
+	if d.all == nil {
+		d.all = map[string]bool{}
+	}
+	d.all[nonce] = true
+	return true
+}
+
+func (d *drives) leave(nonce string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.all, nonce)
+}
+
+func (d *drives) has(nonce string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.all[nonce]
+}
