@@ -28,6 +28,7 @@ type drive struct {
 	items    []item // nil until the record was read
 	takeover bool
 	why      error // why it was rolled back, as far as this drive knows
+	told     func(b *batch, outcome string, err error)
 	step     time.Time
 }
 
@@ -45,26 +46,41 @@ type notDone struct{ err error }
 func (e *notDone) Error() string { return e.err.Error() }
 func (e *notDone) Unwrap() error { return e.err }
 
-// runBatch opens a batch and drives it until every shard is done with it or ctx ends. told
-// is called once, as soon as the log says what became of it: with the batch as it is then,
-// decided or rolled back; or with nil, and an error that is a *notDone if nothing happened, else
-// nobody here knows. The error with a batch that was rolled back says why.
-func (o *Order) runBatch(ctx context.Context, shards []int, items []item, told func(*batch, error)) {
+// runBatch has a batch of items done on its shards, the numbers of which ascend. It opens
+// it, drives it to its end, and returns when all its shards are done with it, somebody else
+// does the rest, or ctx ended. As soon as the outcome is known it calls told, once: with the
+// batch as it is from then on or, if nothing of it happened or that is not known, with nil,
+// RolledBack or Failed, and what to tell the clients. A pin is told of when it is closed.
+func (o *Order) runBatch(ctx context.Context, shards []int, items []item, told func(b *batch, outcome string, err error)) {
 	d := &drive{order: o, nonce: newNonce(), items: items, step: time.Now()}
 	if !o.drives.enter(d.nonce) {
 		return // never: nobody has this nonce
 	}
 	defer o.drives.leave(d.nonce)
 	b, err := d.open(ctx, shards, countItems(items))
-	if err != nil {
-		told(nil, err)
+	var never *notDone
+	switch {
+	case errors.As(err, &never):
+		told(nil, RolledBack, never.err)
+		return
+	case err != nil:
+		told(nil, Failed, err)
 		return
 	}
+	d.told = told
 	if err = d.traced(ctx, StepOpen, b.ID, shards); err == nil {
-		err = d.run(ctx, told)
+		err = d.run(ctx)
 	}
 	if err != nil {
-		told(nil, refuse(codes.Unavailable, "transaction over several shards: outcome unknown: %v", err))
+		d.tell(nil, Failed, refuse(codes.Unavailable, "transaction over several shards: outcome unknown: %v", err))
+	}
+}
+
+// tell tells what became of the batch, the first time.
+func (d *drive) tell(b *batch, outcome string, err error) {
+	if d.told != nil {
+		d.told(b, outcome, err)
+		d.told = nil
 	}
 }
 
@@ -136,25 +152,20 @@ func (o *Order) appendOpen(ctx context.Context, entry []byte, key recordKey, rec
 
 // run goes on until the batch has left every shard. Its error means that ctx ended, the log
 // is lost, or a test had it die; then others will go on.
-func (d *drive) run(ctx context.Context, told func(*batch, error)) error {
+func (d *drive) run(ctx context.Context) error {
 	o := d.order
 	for pause := minPause; ; {
 		b := o.batchNamed(d.nonce)
 		if b == nil {
 			return nil // it is so long ago that nobody remembers
 		}
-		if told != nil && b.Phase >= decided {
-			var why error
-			if b.Phase == rolledBack {
-				why = d.reason()
-			}
-			told(b, why)
-			told = nil
+		switch {
+		case b.Phase == rolledBack:
+			d.tell(nil, RolledBack, d.reason())
+		case b.Phase == decided, b.finished():
+			d.tell(b, "", nil)
 		}
 		if b.finished() {
-			if told != nil { // a pin
-				told(b, nil)
-			}
 			d.forget(ctx, b)
 			return nil
 		}

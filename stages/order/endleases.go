@@ -64,7 +64,7 @@ func (o *Order) endTogether(ctx context.Context, ends []leaseEnd) error {
 	var failed error
 	// What is decided is as good as done to every reader, but the records of the leases
 	// may go only when it is done.
-	o.runBatch(ctx, shards, []item{{Ends: ends}}, func(b *batch, err error) {
+	o.runBatch(ctx, shards, []item{{Ends: ends}}, func(b *batch, _ string, err error) {
 		if failed = err; b != nil {
 			nonce = b.Nonce
 		}
@@ -146,7 +146,7 @@ func (o *Order) hasKeys(ctx context.Context, s *stages.Shard, id, fence int64) (
 // batch without items pins the shard meanwhile: so nothing needs a fence there.
 func (o *Order) removeFence(ctx context.Context, s *stages.Shard, id int64) error {
 	var failed error
-	o.runBatch(ctx, []int{s.Number}, []item{{Ends: []leaseEnd{{Shards: []int{s.Number}}}}}, func(_ *batch, err error) { failed = err })
+	o.runBatch(ctx, []int{s.Number}, []item{}, func(_ *batch, _ string, err error) { failed = err })
 	if failed != nil {
 		return unwritten(s, fmt.Errorf("the fence of batch %d, which has ended, can't be removed: %w", id, failed))
 	}

@@ -128,7 +128,9 @@ type ledger struct {
 }
 
 // ledgerOps read what readLedger understands.
-func ledgerOps() []*pb.RequestOp { return []*pb.RequestOp{getOp(fenceKey), getOp(closedKey), getOp(RoutesKey)} }
+func ledgerOps() []*pb.RequestOp {
+	return []*pb.RequestOp{getOp(fenceKey), getOp(closedKey), getOp(RoutesKey)}
+}
 
 func readLedger(shard int, responses []*pb.ResponseOp) (l ledger, err error) {
 	var kvs [3]*mvccpb.KeyValue

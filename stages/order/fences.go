@@ -217,8 +217,3 @@ func isSerializable(op *pb.RequestOp) bool {
 	}
 	return true
 }
-
-// removeFence takes a fence away that belongs to no batch.
-func (o *Order) removeFence(_ context.Context, s *stages.Shard, id int64) error {
-	return refuse(codes.Unavailable, "shard %s: nothing was written: it is fenced by batch %d, which the order log does not know", s.Name, id)
-}

@@ -53,12 +53,3 @@ func (o *Order) runJobsOf(ctx context.Context, jobs []*job) {
 	}
 	o.runBatch(ctx, shards, items, tell)
 }
-
-// runBatch has a batch of items done on its shards, the numbers of which ascend. It opens
-// it, drives it to its end, and returns when all its shards are done with it, somebody else
-// does the rest, or ctx ended. As soon as the outcome is known it calls decided: with the
-// batch as it is from then on or, if nothing of it happened or that is not known, with nil,
-// RolledBack or Failed, and what to tell the clients.
-func (o *Order) runBatch(_ context.Context, _ []int, _ []item, decided func(b *batch, outcome string, err error)) {
-	decided(nil, Failed, refuse(codes.Unimplemented, "transactions over several shards are not driven yet"))
-}

@@ -11,6 +11,7 @@ type Journal interface {
 	// Append adds an entry and gives its position. It has no condition. After an error
 	// the entry may be there or may still come.
 	Append(ctx context.Context, entry []byte) (position int64, err error)
+	Records
 	// Create adds the first entry; false if there is one already.
 	Create(ctx context.Context, entry []byte) (created bool, err error)
 	// Position gives the position of the newest entry at some moment during the call;
@@ -26,6 +27,21 @@ type Journal interface {
 	// Save stores a checkpoint, unless one of a later position is there, and gives back
 	// the room of everything before it.
 	Save(ctx context.Context, c Checkpoint) error
+}
+
+// Records are where the requests of batches are kept, for whoever carries them on.
+type Records interface {
+	// Open is Append for an entry that opens a batch, and stores the batch's record with
+	// it. The record is kept until it is dropped; it is named by the entry's nonce, and by
+	// the number of entries up to which the entry counts.
+	Open(ctx context.Context, entry []byte, until int64, nonce string, record []byte) (position int64, err error)
+	// LoadRecord gives a record; nil if it is not there.
+	LoadRecord(ctx context.Context, until int64, nonce string) ([]byte, error)
+	// DropRecord removes a record. One that is not there is no error.
+	DropRecord(ctx context.Context, until int64, nonce string) error
+	// OldRecords lists the records whose entries don't count any more in a log that has so
+	// many entries, by their nonces.
+	OldRecords(ctx context.Context, number int64) (map[string]int64, error)
 }
 
 // Record is what Follow hands over: an entry, or the notice of a checkpoint.

@@ -28,6 +28,9 @@ type Options struct {
 	// ProbeInterval is how often the shards are asked where they stand, so that what
 	// was written past every sharder becomes visible on an idle system. 1 s.
 	ProbeInterval time.Duration
+	// StepTimeout bounds one call of a batch to a shard. A batch that is not decided by
+	// then is rolled back; one that is, is tried again. 1 s.
+	StepTimeout time.Duration
 	// CheckpointEntries is after how many entries a checkpoint is written. 10000.
 	CheckpointEntries int
 	// BatchItems is how many transactions over several shards go into one batch, at most. 32.
@@ -77,6 +80,7 @@ func (o Options) withDefaults() Options {
 	duration(&o.Interval, 2*time.Millisecond)
 	duration(&o.Patience, 100*time.Millisecond)
 	duration(&o.ProbeInterval, time.Second)
+	duration(&o.StepTimeout, time.Second)
 	duration(&o.SweepDelay, 20*time.Second)
 	if o.CheckpointEntries <= 0 {
 		o.CheckpointEntries = 10_000

@@ -39,6 +39,7 @@ type Order struct {
 	covers  covers
 	fences  fences
 	queue   queue
+	drives  drives
 	pace    pace
 	alarms  []atomic.Pointer[error] // by shard number
 	started time.Time
@@ -69,7 +70,7 @@ func (o *Order) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg conc.WaitGroup
 	wg.Go(func() { cancel(o.follow(ctx)) })
-	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.sweepMap, o.compactShards, o.retain, o.runJobs} {
+	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.sweepMap, o.compactShards, o.retain, o.runJobs, o.watchBatches} {
 		wg.Go(func() { work(ctx) })
 	}
 	wg.Wait()

@@ -69,5 +69,24 @@ func (o *Order) save(ctx context.Context) error {
 		return err
 	}
 	o.written.Store(0)
+	return o.dropOldRecords(ctx)
+}
+
+// dropOldRecords removes the records that nobody needs any more: whoever was to do that died,
+// or the batch was never opened.
+func (o *Order) dropOldRecords(ctx context.Context) error {
+	number := o.number()
+	old, err := o.journal.OldRecords(ctx, number)
+	if err != nil {
+		return err
+	}
+	for nonce, until := range old {
+		if b := o.batchNamed(nonce); b != nil && !b.finished() {
+			continue
+		}
+		if err := o.journal.DropRecord(ctx, until, nonce); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -23,9 +23,9 @@ type sighting struct {
 	limit time.Duration
 }
 
-// takeOver watches the batches in the log, and drives those that do not get on: whoever
+// watchBatches watches the batches in the log, and drives those that do not get on: whoever
 // opened them has died, or sleeps. It returns when ctx has ended and all its drives have.
-func (o *Order) takeOver(ctx context.Context) {
+func (o *Order) watchBatches(ctx context.Context) {
 	var wg conc.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, takeoversAtOnce)
@@ -98,7 +98,7 @@ func (o *Order) driveOther(ctx context.Context, b batch, now time.Time) {
 			"age", now.Sub(time.UnixMilli(b.At)).Round(time.Millisecond), "shards", o.namesOf(b.Left))
 	}
 	d := &drive{order: o, nonce: b.Nonce, takeover: true, step: time.Now()}
-	if err := d.run(ctx, nil); err != nil && ctx.Err() == nil && !errors.Is(err, errDied) {
+	if err := d.run(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errDied) {
 		o.opts.Logger.Warn("a transaction that was taken over does not get on", "batch", b.ID, "error", err)
 	}
 }

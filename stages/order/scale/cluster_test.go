@@ -79,7 +79,10 @@ func (c *cluster) durable(at time.Time) time.Time {
 }
 
 // journal is one sharder's way to the cluster.
-type journal struct{ *cluster }
+type journal struct {
+	*cluster
+	order.Records // nil: nothing here is over several shards
+}
 
 var _ order.Journal = journal{}
 

@@ -52,7 +52,7 @@ func (l load) run(t *testing.T, long time.Duration) outcome {
 	for _, s := range shards {
 		genesis.Shards = append(genesis.Shards, order.GenesisShard{Name: s.Name, Revision: 1})
 	}
-	if _, err := order.Create(t.Context(), journal{c}, genesis); err != nil {
+	if _, err := order.Create(t.Context(), journal{cluster: c}, genesis); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -61,7 +61,7 @@ func (l load) run(t *testing.T, long time.Duration) outcome {
 	for i := range l.sharders {
 		dice := rand.New(rand.NewPCG(uint64(i), 1))
 		o := order.New(order.Options{
-			Journal: journal{c}, Shards: shards, Interval: l.interval,
+			Journal: journal{cluster: c}, Shards: shards, Interval: l.interval,
 			Random: func(limit time.Duration) time.Duration { return limit / 2 },
 		})
 		if err := o.Load(ctx); err != nil {

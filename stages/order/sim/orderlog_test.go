@@ -22,6 +22,7 @@ type orderLog struct {
 	forgotten  int64          // nothing at or below is kept
 	checkpoint order.Checkpoint
 	awayUntil  time.Time
+	batches    map[batchRecord][]byte
 	grown      chan struct{} // closed and replaced with every record
 }
 
@@ -63,6 +64,45 @@ func (l *orderLog) append(entry []byte) (int64, error) {
 		l.first = l.pos
 	}
 	return l.pos, nil
+}
+
+// batchRecord names the record of a batch.
+type batchRecord struct {
+	until int64
+	nonce string
+}
+
+func (l *orderLog) keep(until int64, nonce string, record []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.batches == nil {
+		l.batches = map[batchRecord][]byte{}
+	}
+	l.batches[batchRecord{until, nonce}] = record
+}
+
+func (l *orderLog) record(until int64, nonce string) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.batches[batchRecord{until, nonce}]
+}
+
+func (l *orderLog) drop(until int64, nonce string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.batches, batchRecord{until, nonce})
+}
+
+func (l *orderLog) old(number int64) map[string]int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]int64{}
+	for r := range l.batches {
+		if r.until < number {
+			out[r.nonce] = r.until
+		}
+	}
+	return out
 }
 
 func (l *orderLog) create(entry []byte) (bool, error) {
@@ -134,6 +174,26 @@ var _ order.Journal = (*journal)(nil)
 
 func (j *journal) Append(ctx context.Context, entry []byte) (int64, error) {
 	return call(ctx, j.line, func() (int64, error) { return j.log.append(entry) })
+}
+
+func (j *journal) Open(ctx context.Context, entry []byte, until int64, nonce string, record []byte) (int64, error) {
+	return call(ctx, j.line, func() (int64, error) {
+		j.log.keep(until, nonce, record)
+		return j.log.append(entry)
+	})
+}
+
+func (j *journal) LoadRecord(ctx context.Context, until int64, nonce string) ([]byte, error) {
+	return call(ctx, j.line, func() ([]byte, error) { return j.log.record(until, nonce), nil })
+}
+
+func (j *journal) DropRecord(ctx context.Context, until int64, nonce string) error {
+	_, err := call(ctx, j.line, func() (struct{}, error) { j.log.drop(until, nonce); return struct{}{}, nil })
+	return err
+}
+
+func (j *journal) OldRecords(ctx context.Context, number int64) (map[string]int64, error) {
+	return call(ctx, j.line, func() (map[string]int64, error) { return j.log.old(number), nil })
 }
 
 func (j *journal) Create(ctx context.Context, entry []byte) (bool, error) {
