@@ -151,3 +151,54 @@ func TestEvaluationReadsWhatItNeeds(t *testing.T) {
 		}
 	}
 }
+
+// Whoever wants the answer to what was decided may come when the history has gone.
+func TestAnswerWhoseStateIsCompacted(t *testing.T) {
+	t.Parallel()
+	s := newSplit(t)
+	write := func(key string) { s.write(&pb.PutRequest{Key: []byte(key)}) }
+	write("a")
+	write("m")
+	s.cover()
+	at := s.cut()
+	txn := all(gets("a", "n"), puts("m"))
+	if _, err := s.exec.reply(t.Context(), txn, []bool{true}, at, at.Revision+1, true); err != nil {
+		t.Fatal(err)
+	}
+	write("a")
+	s.cover()
+	s.compact(s.order.state.revision)
+	if _, err := s.exec.reply(t.Context(), txn, []bool{true}, at, at.Revision+1, true); !isOvertaken(err) {
+		t.Fatal(err)
+	}
+}
+
+// What is read at a fence may not be covered yet: it counts as newer than all that is.
+func TestCompareOfWhatIsNotCoveredYet(t *testing.T) {
+	t.Parallel()
+	s := newSplit(t)
+	s.write(&pb.PutRequest{Key: []byte("a")}) // revision 2
+	s.cover()
+	s.write(&pb.PutRequest{Key: []byte("a")})
+	s.write(&pb.PutRequest{Key: []byte("m")})
+	for _, c := range []struct {
+		key    string
+		target pb.Compare_CompareTarget
+		result pb.Compare_CompareResult
+		want   bool
+	}{
+		{"a", pb.Compare_MOD, pb.Compare_GREATER, true},
+		{"a", pb.Compare_MOD, pb.Compare_EQUAL, false},
+		{"a", pb.Compare_CREATE, pb.Compare_EQUAL, true},
+		{"m", pb.Compare_CREATE, pb.Compare_GREATER, true},
+	} {
+		compare := &pb.Compare{Key: []byte(c.key), Target: c.target, Result: c.result, TargetUnion: &pb.Compare_ModRevision{ModRevision: 2}}
+		if c.target == pb.Compare_CREATE {
+			compare.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: 2}
+		}
+		v, err := s.exec.evaluate(t.Context(), &pb.TxnRequest{Compare: []*pb.Compare{compare}}, s.cut(), nil)
+		if err != nil || v.Path[0] != c.want {
+			t.Errorf("%v: %+v, %v", compare, v, err)
+		}
+	}
+}

@@ -92,7 +92,7 @@ func (o *Order) past(now stages.Cut, revision int64) (stages.Cut, error) {
 	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return stages.Cut{Revision: revision, At: o.state.vector(revision), Compacted: now.Compacted}, nil
+	return stages.Cut{Revision: revision, At: o.state.vector(revision), Pending: o.state.pending(), Compacted: now.Compacted}, nil
 }
 
 // At is the call of one shard for a Range with a cut: it is read at the cut's

@@ -78,14 +78,17 @@ func (e *executor) lookup(ctx context.Context, s step) (*pb.RangeResponse, error
 	if s.req == nil {
 		return &pb.RangeResponse{}, nil
 	}
-	if s.req.Revision > 0 && s.req.Revision != s.at.Revision {
-		past, err := e.order.past(s.at, s.req.Revision)
-		if err != nil {
-			return nil, err
-		}
-		s.at = past
+	if s.req.Revision <= 0 || s.req.Revision == s.at.Revision {
+		return e.rangeAt(ctx, s.req, s.at)
 	}
-	return e.rangeAt(ctx, s.req, s.at)
+	past, err := e.order.past(s.at, s.req.Revision)
+	if err == nil {
+		past, err = e.order.settle(ctx, past, shardsOf(e.table, &pb.TxnRequest{Success: []*pb.RequestOp{rangeOf(s.req)}}))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.rangeAt(ctx, s.req, past)
 }
 
 // answering puts the answer together, operation by operation.
