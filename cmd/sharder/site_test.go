@@ -108,7 +108,7 @@ func TestReadyzSaysThatItDrains(t *testing.T) {
 		_, err := c.Put(t.Context(), "k", "v")
 		ended <- err
 	})
-	answers(t, address, "/metrics", 200, "sharder_door_inside 1\n")
+	serves(t, address, "sharder_door_inside 1")
 	r.stop()
 	answers(t, address, "/readyz", 503, "[-]serving failed: it is draining\n")
 	answers(t, address, "/livez", 200, "ok\n")
@@ -268,7 +268,7 @@ func TestGatewaysAloneHaveAnHTTPSide(t *testing.T) {
 	if err := put(etcdtest.Client(t, listen), "k"); err != nil {
 		t.Error(err)
 	}
-	answers(t, address, "/metrics", 200, `sharder_gateway_connections_open{gateway="g"} 1`, `sharder_gateway_endpoints{gateway="g",state="up"} 1`)
+	serves(t, address, `sharder_gateway_connections_open{gateway="g"} 1`, `sharder_gateway_endpoints{gateway="g",state="up"} 1`)
 	answers(t, address, "/", 200, "/readyz\n")
 	answers(t, address, "/status", 404, "not found")
 }

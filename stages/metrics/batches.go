@@ -11,13 +11,12 @@ import (
 
 // batches are the metrics of transactions over several shards.
 type batches struct {
-	outcomes  map[string]prometheus.Counter // by one of order.Outcomes; never changes
-	duration  prometheus.Histogram
-	steps     map[string]prometheus.Observer // by one of order.Steps; never changes
-	items     prometheus.Histogram
-	takeovers prometheus.Counter
-	waits     *prometheus.HistogramVec
-	all       []prometheus.Collector
+	outcomes map[string]prometheus.Counter // by one of order.Outcomes; never changes
+	duration prometheus.Histogram
+	steps    map[string]prometheus.Observer // by one of order.Steps; never changes
+	items    prometheus.Histogram
+	waits    *prometheus.HistogramVec
+	all      []prometheus.Collector
 }
 
 func newBatches() *batches {
@@ -35,14 +34,11 @@ func newBatches() *batches {
 		items: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "sharder_batch_items", Help: "Transactions in one batch, of batches that this sharder opened.", Buckets: prometheus.ExponentialBuckets(1, 2, 8),
 		}),
-		takeovers: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "sharder_takeover_steps_total", Help: "Steps that this sharder did for a batch that another one had opened and did not go on with.",
-		}),
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sharder_fence_wait_seconds", Help: "How long writes on one shard waited for a transaction over several shards to be done there.", Buckets: seconds,
 		}, []string{"shard"}),
 	}
-	b.all = []prometheus.Collector{outcomes, steps, b.duration, b.items, b.takeovers, b.waits}
+	b.all = []prometheus.Collector{outcomes, steps, b.duration, b.items, b.waits}
 	for _, o := range order.Outcomes {
 		b.outcomes[o] = outcomes.WithLabelValues(o)
 	}
@@ -57,9 +53,7 @@ func (m *Metrics) Trace(_ context.Context, s order.Step) error {
 	if o := m.batches.steps[s.Name]; o != nil {
 		o.Observe(s.Elapsed.Seconds())
 	}
-	if s.Takeover {
-		m.batches.takeovers.Inc()
-	} else if s.Name == order.StepOpen && s.Items > 0 {
+	if s.Name == order.StepOpen && s.Items > 0 {
 		m.batches.items.Observe(float64(s.Items))
 	}
 	return nil

@@ -414,10 +414,11 @@ func (d *drive) finish(ctx context.Context, b *batch) error {
 	done := make(chan ended, len(b.Left))
 	for _, n := range b.Left {
 		wg.Go(func() {
+			began := time.Now() // the shards do it at the same time
 			a := &applying{order: o, batch: *b, items: d.items, shard: o.opts.Shards[n]}
 			end, err := a.run(ctx)
 			if err == nil {
-				err = d.traced(ctx, StepApply, b.ID, []int{n})
+				err = d.timed(ctx, StepApply, b.ID, []int{n}, time.Since(began))
 			}
 			done <- ended{end, err}
 		})
@@ -478,13 +479,16 @@ func (d *drive) forget(ctx context.Context, b *batch) {
 	}
 }
 
-// traced tells of a step that is done.
+// traced tells of a step that is done, which began when the one before it ended.
 func (d *drive) traced(ctx context.Context, name string, id int64, shards []int) error {
-	s := Step{Name: name, Batch: id, Items: countItems(d.items), Shards: shards, Takeover: d.takeover}
-	if name != StepApply { // the shards do that at the same time
-		s.Elapsed = time.Since(d.step)
-		d.step = time.Now()
-	}
+	elapsed := time.Since(d.step)
+	d.step = time.Now()
+	return d.timed(ctx, name, id, shards, elapsed)
+}
+
+// timed tells of a step that is done.
+func (d *drive) timed(ctx context.Context, name string, id int64, shards []int, elapsed time.Duration) error {
+	s := Step{Name: name, Batch: id, Items: countItems(d.items), Shards: shards, Elapsed: elapsed, Takeover: d.takeover}
 	if err := d.order.traced(ctx, s); err != nil {
 		return fmt.Errorf("%w at %s: %w", errDied, name, err)
 	}

@@ -49,7 +49,9 @@ type Order struct {
 	sweeps  sweeps
 	compact chan struct{} // wakes the compactor
 
-	replayed atomic.Int64 // entries replayed at all, for Status
+	// For Status:
+	replayed  atomic.Int64 // entries replayed at all
+	takeovers atomic.Int64 // batches of others that were driven on
 }
 
 // New makes an Order. It does nothing until Load.

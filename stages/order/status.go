@@ -12,6 +12,7 @@ type Status struct {
 	Position  int64    // of the newest entry replayed
 	Entries   int64    // that the log has had up to there
 	Replayed  int64    // how many of them this process has replayed itself
+	Takeovers int64    // batches that others opened and this process has driven on
 	Revision  int64
 	Compacted int64
 	Runs      int   // in the map
@@ -61,7 +62,7 @@ func (o *Order) Status() (s Status, loaded bool) {
 		return s, false
 	}
 	s = Status{
-		Genesis: st.genesis, Position: st.pos, Entries: st.number, Replayed: o.replayed.Load(),
+		Genesis: st.genesis, Position: st.pos, Entries: st.number, Replayed: o.replayed.Load(), Takeovers: o.takeovers.Load(),
 		Revision: st.revision, Compacted: st.compacted, Runs: st.runs(), Open: st.openBatches(),
 	}
 	if lost := o.lost.Load(); lost != nil {

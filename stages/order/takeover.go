@@ -52,9 +52,7 @@ func (o *Order) watchBatches(ctx context.Context) {
 		}
 		var tick <-chan time.Time
 		if len(queue) > 0 {
-			t := time.NewTimer(takeoverAfter / 4)
-			defer t.Stop()
-			tick = t.C
+			tick = time.After(takeoverAfter / 4)
 			changed = nil
 		}
 		select {
@@ -94,6 +92,7 @@ func (o *Order) driveOther(ctx context.Context, b batch, now time.Time) {
 	}
 	defer o.drives.leave(b.Nonce)
 	if b.Phase != queued {
+		o.takeovers.Add(1)
 		o.opts.Logger.Info("taking over a transaction", "batch", b.ID, "coordinator", b.By, "step", b.Phase.String(),
 			"age", now.Sub(time.UnixMilli(b.At)).Round(time.Millisecond), "shards", o.namesOf(b.Left))
 	}
