@@ -127,7 +127,7 @@ func (t *batchReport) step() string {
 	case t.State == order.StateQueued:
 		return fmt.Sprintf("%s: it waits for batch %s", order.StepOpen, numbers(t.Behind))
 	case t.State == order.StateRolledBack:
-		return "rolled back: fences go on " + left
+		return "rolled back: to be cleared on " + left
 	case t.State == order.StateDecided:
 		return order.StepApply + ": to be done on " + left
 	case t.Items == 0:
