@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc/pool"
+	"google.golang.org/grpc/status"
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -28,6 +29,10 @@ func (o *Order) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Compa
 	case r.Revision <= 0: // etcd's words for what has never been
 		return nil, rpctypes.ErrGRPCCompacted
 	}
+	// The shards are compacted at what they have of the state at the revision.
+	if err := o.allSettled(ctx, r.Revision); err != nil {
+		return nil, err
+	}
 	pos, err := o.journal.Append(ctx, Entry{Compacted: r.Revision}.encode())
 	if err != nil {
 		return nil, o.away(err)
@@ -44,6 +49,18 @@ func (o *Order) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Compa
 		o.wakeCompactor()
 	}
 	return &pb.CompactionResponse{Header: o.Header(now.Revision)}, nil
+}
+
+// allSettled waits until every shard has all that is at or below a global revision. Its
+// error names one that has not.
+func (o *Order) allSettled(ctx context.Context, global int64) error {
+	for _, s := range o.opts.Shards {
+		if err := o.untilSettled(ctx, global, s.Number); err != nil {
+			st := status.Convert(stages.ErrorStatus(err))
+			return refuse(st.Code(), "shard %s: a transaction over several shards that has a revision up to %d is not there yet, and nothing was compacted: %s", s.Name, global, st.Message())
+		}
+	}
+	return nil
 }
 
 func (o *Order) wakeCompactor() {

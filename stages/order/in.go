@@ -41,19 +41,33 @@ func (o *Order) localize(ctx context.Context, call stages.Call) (sent stages.Cal
 	if txn == nil || !mentions(txn, func(rev int64) bool { return rev > 0 }) {
 		return call, false, nil
 	}
-	cut := o.Replayed()
-	if mentions(txn, func(rev int64) bool { return rev > cut.Revision && rev < forever }) {
-		if cut, err = o.Now(ctx); err != nil {
+	if highest := mentioned(txn); highest > o.Replayed().Revision {
+		if _, err = o.Now(ctx); err != nil {
 			return call, false, err
 		}
 	}
+	// What is pending on the shard at or below a revision can't be told from it yet.
+	if err := o.untilSettled(ctx, mentioned(txn), call.Shard.Number); err != nil {
+		return call, false, unwritten(call.Shard, err)
+	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	in := &inbound{state: o.state, shard: call.Shard.Number, cut: cut}
+	in := &inbound{state: o.state, shard: call.Shard.Number, cut: o.state.cut()}
 	clone := proto.Clone(txn).(*pb.TxnRequest)
 	in.txn(clone)
 	call.Request, call.Guard = txnOp(clone), append(slices.Clone(call.Guard), in.guard...)
 	return call, in.gone, nil
+}
+
+// mentioned is the highest revision that a Txn names, of those that are reached at all.
+func mentioned(t *pb.TxnRequest) (highest int64) {
+	mentions(t, func(rev int64) bool {
+		if rev < forever {
+			highest = max(highest, rev)
+		}
+		return false
+	})
+	return highest
 }
 
 // mentions tells whether a Txn has a revision in it for which is holds.

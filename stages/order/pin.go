@@ -64,7 +64,7 @@ func isOvertaken(err error) bool { return isEtcd(err, rpctypes.ErrGRPCCompacted)
 // its header. Compaction is checked here, before any shard is asked: a shard on which
 // nothing changed meanwhile would not know of it. fresh reads the log in any case.
 func (o *Order) cutFor(ctx context.Context, r *pb.RangeRequest, fresh bool) (at *stages.Cut, now int64, err error) {
-	cut := o.Replayed()
+	cut := o.newest(r)
 	if fresh || !r.Serializable || r.Revision > cut.Revision {
 		if cut, err = o.Now(ctx); err != nil {
 			return nil, 0, err
@@ -77,6 +77,20 @@ func (o *Order) cutFor(ctx context.Context, r *pb.RangeRequest, fresh bool) (at 
 		}
 	}
 	return &cut, now, nil
+}
+
+// newest is the newest moment that this process knows of, and for a serializable range the
+// newest that is complete on the shards where it lies: such a one never waits.
+func (o *Order) newest(r *pb.RangeRequest) stages.Cut {
+	if !r.Serializable || o.executor == nil {
+		return o.Replayed()
+	}
+	parts := o.executor.table.Range(r.Key, r.RangeEnd)
+	shards := make([]int, len(parts))
+	for i, p := range parts {
+		shards[i] = p.Shard.Number
+	}
+	return o.before(shards)
 }
 
 // past is the cut at an older revision, as seen from now; an error like etcd's if there
@@ -97,15 +111,20 @@ func (o *Order) past(now stages.Cut, revision int64) (stages.Cut, error) {
 
 // At is the call of one shard for a Range with a cut: it is read at the cut's
 // revision of that shard, by any member that has it. Revisions are translated in and out.
-// It is a pipeline.Middleware[stages.Call, stages.Reply].
+// A shard on which something is pending at or below the cut is waited for. It is a
+// pipeline.Middleware[stages.Call, stages.Reply].
 func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stage[stages.Call, stages.Reply] {
 	return func(ctx context.Context, call stages.Call) (stages.Reply, error) {
 		n := call.Shard.Number
 		if err := o.alarmed(n); err != nil {
 			return stages.Reply{}, err
 		}
+		at, err := o.settledAt(ctx, call.Op.Cut, n)
+		if err != nil {
+			return stages.Reply{}, err
+		}
 		sent := call
-		req := o.rangeAt(n, call.Request.GetRequestRange(), call.Op.Cut.At[n])
+		req := o.rangeAt(n, call.Request.GetRequestRange(), at)
 		sent.Request = &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: req}}
 		reply, err := o.readAt(ctx, sent, req, next)
 		if err != nil {
@@ -114,7 +133,7 @@ func (o *Order) At(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.Stag
 		if err := o.sameCluster(n, reply.Response.GetResponseRange().GetHeader()); err != nil {
 			return stages.Reply{}, err
 		}
-		return reply, o.globalKVs(n, reply.Response.GetResponseRange().GetKvs(), call.Op.Cut.At[n])
+		return reply, o.globalKVs(n, reply.Response.GetResponseRange().GetKvs(), at)
 	}
 }
 

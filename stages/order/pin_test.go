@@ -203,14 +203,6 @@ func TestCompareOverARangeIsOneCompare(t *testing.T) {
 	if got := over(&pb.Compare{Target: pb.Compare_MOD, Result: pb.Compare_GREATER, TargetUnion: &pb.Compare_ModRevision{ModRevision: 2}}); got.Succeeded {
 		t.Fatalf("mod > 2: %v", got)
 	}
-	_, err := s.txn(r.ctx(), &pb.TxnRequest{Success: []*pb.RequestOp{putOp("a", "2"), putOp("b", "2")}})
-	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "transaction over several shards") {
-		t.Fatalf("a Txn that writes on two shards: %v", err)
-	}
-	_, err = s.del(r.ctx(), &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("z")})
-	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "nothing was deleted") {
-		t.Fatalf("a delete over several shards: %v", err)
-	}
 }
 
 // Filters by revision mean global revisions, on every shard and also when none of a

@@ -15,6 +15,7 @@ import (
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/order"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,7 +45,9 @@ func newRigOf(t testing.TB, opts []etcdtest.Option, n int, prepare ...func(r *ri
 	}
 	r.genesis = &order.Genesis{Deployment: "00c0ffee00000001", Fingerprint: r.table(nil).Fingerprint()}
 	for i, e := range r.etcds {
-		put, err := e.Client().Put(t.Context(), order.RoutesKey, r.genesis.Fingerprint)
+		put, err := e.Client().Txn(t.Context()).Then(
+			clientv3.OpPut(order.RoutesKey, r.genesis.Fingerprint), clientv3.OpPut(stages.ClosedKey, stages.NoneClosed),
+		).Commit()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,8 +2,10 @@ package order
 
 import (
 	"context"
+	"slices"
 
 	"github.com/sharder/sharder/stages"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
@@ -32,4 +34,54 @@ func (o *Order) settle(ctx context.Context, cut stages.Cut, shards []int) (stage
 		err = rpctypes.ErrGRPCCompacted
 	}
 	return cut, err
+}
+
+// settledAt is a shard's revision with the state of a cut. Only there it waits for what is
+// pending, so that a range is held up by no shard that it does not touch.
+func (o *Order) settledAt(ctx context.Context, cut *stages.Cut, shard int) (int64, error) {
+	if cut.Pending == nil || cut.Pending[shard] == 0 || cut.Pending[shard] > cut.Revision {
+		return cut.At[shard], nil
+	}
+	settled, err := o.settle(ctx, *cut, []int{shard})
+	if err != nil {
+		return 0, err
+	}
+	return settled.At[shard], nil
+}
+
+// untilSettled waits until some shards have all that is at or below a global revision and
+// given out already.
+func (o *Order) untilSettled(ctx context.Context, global int64, shards ...int) error {
+	return o.until(ctx, func(s *state) bool {
+		return !slices.ContainsFunc(shards, func(n int) bool { return !s.settled(n, global) })
+	})
+}
+
+// before is the newest moment at which nothing is pending on some shards, among those that
+// this process knows of: what a read gets that waits for nobody.
+func (o *Order) before(shards []int) stages.Cut {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	cut := o.state.cut()
+	least := cut.Revision
+	for _, n := range shards {
+		if p := o.state.pendingOn(n); p > 0 {
+			least = min(least, p-1)
+		}
+	}
+	if least < cut.Revision {
+		cut.Revision, cut.At = least, o.state.vector(least)
+	}
+	return cut
+}
+
+// Arrange puts the events of one global revision, all or some, into its order, in place.
+// They are given by the number of the shard.
+func (o *Order) Arrange(rev int64, events []*mvccpb.Event) {
+	o.mu.RLock()
+	a := o.state.arrangement(rev)
+	o.mu.RUnlock()
+	if a != nil {
+		a.Sort(events)
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // Ledger is an order that a test writes by hand, for what the order log of today can't
@@ -137,3 +138,6 @@ func (l *Ledger) Compacted() int64 {
 func (l *Ledger) Header(rev int64) *pb.ResponseHeader {
 	return &pb.ResponseHeader{ClusterId: 1, MemberId: 1, RaftTerm: 1, Revision: rev}
 }
+
+// Arrange implements Order: a Ledger has the order of the shards.
+func (l *Ledger) Arrange(int64, []*mvccpb.Event) {}

@@ -17,6 +17,7 @@ type watch struct {
 	ctx      context.Context // ends with the watch
 	stop     context.CancelFunc
 	start    int64 // the first revision the client asked for; 0 is from now on
+	after    int64 // events at or below it are not for the client
 	prevKV   bool
 	fragment bool
 	progress bool // the client asked for periodic progress notifications
@@ -94,8 +95,8 @@ func (w *watch) sift(b *batch) []*mvccpb.Event {
 	if !w.prevKV {
 		events = b.withoutPrev()
 	}
-	if events[0].Kv.ModRevision < w.start {
-		events = events[firstAfter(events, w.start-1):]
+	if events[0].Kv.ModRevision <= w.after {
+		events = events[firstAfter(events, w.after):]
 	}
 	if !w.noPut && !w.noDelete {
 		return events

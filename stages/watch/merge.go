@@ -151,12 +151,20 @@ func (m *merge) head() int64 {
 }
 
 // pop takes events up to the frontier, whole revisions, as many as a response should have;
-// mu is held. Inside a revision the shards follow each other by their numbers.
+// mu is held. Inside a revision the events are in the order that etcd would have given them.
 func (m *merge) pop(frontier int64) (c chunk) {
+	shared := int64(0) // the newest revision that several inlets have events of
 	for {
 		in, bound := m.lowest(frontier)
 		if in == nil || c.bytes >= m.chunk && in.head() != c.rev {
+			m.arrange(c.events, shared)
 			return c
+		}
+		if in.head() == c.rev {
+			shared = c.rev
+		} else {
+			m.arrange(c.events, shared)
+			shared = 0
 		}
 		r := in.cut(m.prefix(in.runs[0], bound, c))
 		c.bytes += r.bytes
@@ -167,6 +175,19 @@ func (m *merge) pop(frontier int64) (c chunk) {
 			c.events = append(c.events, r.events...)
 		}
 	}
+}
+
+// arrange orders the events of a revision at the end of a response, unless the revision is
+// 0. They are nobody else's: several inlets had some of them.
+func (m *merge) arrange(events []*mvccpb.Event, rev int64) {
+	if rev == 0 {
+		return
+	}
+	first := len(events)
+	for first > 0 && events[first-1].Kv.ModRevision == rev {
+		first--
+	}
+	m.order.Arrange(rev, events[first:])
 }
 
 // lowest finds the inlet whose oldest event is next, nil if that is behind the frontier, and

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // Order is one revision over all shards, as far as a watch needs it; nil in Options
@@ -27,6 +28,9 @@ type Order interface {
 	// Complete gives the global revision up to which everything of a shard is in hand
 	// for whoever has it up to the shard's revision rev.
 	Complete(shard int, rev int64) int64
+	// Arrange puts the events of one global revision into its order, in place. They are all
+	// or some of it, by the number of the shard, each shard's in its own order.
+	Arrange(rev int64, events []*mvccpb.Event)
 	// Compacted gives the newest compaction, a global revision.
 	Compacted() int64
 	// Header gives the header of an answer at a global revision.
@@ -65,6 +69,7 @@ type numbering interface {
 type standpoint struct {
 	header  *pb.ResponseHeader // of the answer to the create request
 	next    []int64            // by part of the start, the shard's first revision to hand over
+	after   int64              // what is at or below it, as clients count, is not handed over all the same
 	refusal string             // why the watch can't be, "" if it can
 	ended   *pb.WatchResponse  // what ends the watch as soon as it is created, nil if nothing
 }

@@ -49,7 +49,12 @@ func (o *oneOrder) begin(c *session, s *start) {
 func (o *oneOrder) stand(c *session, s *start) standpoint {
 	cut := o.moment(c, s)
 	from := s.request.StartRevision
-	at := standpoint{header: o.order.Header(cut.Revision), next: make([]int64, len(s.parts))}
+	// A transaction that has its revision may not be on every shard yet. Whoever begins now
+	// does not want it, and it comes behind what the cut says of such a shard.
+	at := standpoint{header: o.order.Header(cut.Revision), next: make([]int64, len(s.parts)), after: cut.Revision}
+	if from > 0 {
+		at.after = from - 1
+	}
 	for i, p := range s.parts {
 		now := cut.At[p.Shard.Number]
 		p.hub.observe(now)

@@ -37,10 +37,10 @@ func (o *oneOrder) reach(ctx context.Context, watches []*watch, cut stages.Cut) 
 		if w.start > cut.Revision && w.ctx.Err() == nil {
 			return false
 		}
-		w.isAt(cut, true)
+		o.isAt(w, cut, true)
 	}
 	for _, w := range watches {
-		for !w.isAt(cut, false) {
+		for !o.isAt(w, cut, false) {
 			if w.await(ctx, cut) != nil && w.ctx.Err() == nil {
 				return false
 			}
@@ -51,7 +51,7 @@ func (o *oneOrder) reach(ctx context.Context, watches []*watch, cut stages.Cut) 
 
 // isAt tells whether the watch has handed over everything up to a cut, or has ended. If
 // not it may ask the shard how far that is.
-func (w *watch) isAt(cut stages.Cut, ask bool) bool {
+func (o *oneOrder) isAt(w *watch, cut stages.Cut, ask bool) bool {
 	if w.ctx.Err() != nil {
 		return true
 	}
@@ -59,8 +59,8 @@ func (w *watch) isAt(cut stages.Cut, ask bool) bool {
 		return w.merge.want(cut.Revision)
 	}
 	l := w.legs[0]
-	rev, ok := l.complete()
-	at := ok && rev >= cut.At[l.hub.shard.Number]
+	rev, ok := l.upTo(o.order)
+	at := ok && rev >= cut.Revision
 	if !at && ask {
 		l.trunk.startAsk()
 	}

@@ -93,7 +93,7 @@ func (c *session) create(s *start) {
 	}
 	var w *watch
 	if at.refusal == "" {
-		w, at.refusal = c.register(s, at.next)
+		w, at.refusal = c.register(s, at)
 	}
 	if w == nil {
 		s.abandon()
@@ -182,16 +182,16 @@ const duplicateID = "mvcc: duplicate watch ID provided on the WatchStream"
 
 // register adds the watch to the stream, under the id the client asked for or the next
 // one free.
-func (c *session) register(s *start, next []int64) (*watch, string) {
+func (c *session) register(s *start, at standpoint) (*watch, string) {
 	r := s.request
-	w := &watch{session: c, start: r.StartRevision, prevKV: r.PrevKv, fragment: r.Fragment, progress: r.ProgressNotify}
+	w := &watch{session: c, start: r.StartRevision, after: max(at.after, r.StartRevision-1), prevKV: r.PrevKv, fragment: r.Fragment, progress: r.ProgressNotify}
 	for _, f := range r.Filters {
 		w.noPut = w.noPut || f == pb.WatchCreateRequest_NOPUT
 		w.noDelete = w.noDelete || f == pb.WatchCreateRequest_NODELETE
 	}
 	for i, p := range s.parts {
 		w.legs = append(w.legs, &leg{
-			watch: w, hub: p.hub, trunk: p.trunk, key: p.Key, end: p.End, next: next[i],
+			watch: w, hub: p.hub, trunk: p.trunk, key: p.Key, end: p.End, next: at.next[i],
 			id: s.id(p), group: p.group,
 		})
 	}
