@@ -117,7 +117,7 @@ func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Dec
 	decode.MaxTxnOps, decode.MaxRequestBytes = order.MaxTxnOps, int(cfg.MaxRequestBytes)
 	read := pipeline.Wrap(stages.CallShard, one.At, c.leases.Attach(), stages.Lane, c.watch.Observe)
 	write := pipeline.Wrap(stages.CallShard, one.Commit, c.leases.Attach(), stages.Lane, c.watch.Observe, one.Guard)
-	one.Execute(table, read, nil)
+	one.Execute(table, read, c.leases.(*lease.Manager)) // which newLeases made, for this shape
 	door := c.kv(cfg, table, decode, joints{
 		read: read, write: write, deletes: pipeline.Scatter(write),
 		pin:     []pipeline.Middleware[*stages.Op, *stages.Reply]{one.Pin},
@@ -192,7 +192,7 @@ func newLeases(cfg *conf.Config, shards []*stages.Shard, one *ordered, log *slog
 	switch {
 	case one != nil:
 		o.Home = one.home
-		o.Deleted, o.Header = one.order.CoverOn, one.order.HeaderNow
+		o.Deleted, o.End, o.Header = one.order.CoverOn, one.order.EndLease, one.order.HeaderNow
 	case len(shards) == 1:
 		return lease.NewRelay(o)
 	}

@@ -27,7 +27,7 @@ func (m *Manager) Revoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.Lea
 		return m.revokeNative(ctx, r)
 	}
 	m.known.forget(r.ID)
-	header, won, err := m.finish(ctx, st, anyShard)
+	header, won, err := m.finish(ctx, st, anyShard, false)
 	if err != nil {
 		return nil, err
 	}
@@ -46,9 +46,15 @@ func anyShard(*place) bool { return true }
 
 // finish deletes what is left of an owed lease, st, everywhere, then its records.
 // won tells that this call removed the marker, the last step. ask says whether to
-// try a shard. An error means that something may be left, or is not covered, and the
-// records with it.
-func (m *Manager) finish(ctx context.Context, st state, ask func(*place) bool) (header *pb.ResponseHeader, won bool, err error) {
+// try a shard, and with others whether it may end at the same moment as others. An error means
+// that something may be left, or is not covered, and the records with it.
+func (m *Manager) finish(ctx context.Context, st state, ask func(*place) bool, withOthers bool) (header *pb.ResponseHeader, won bool, err error) {
+	if m.o.End != nil {
+		if err := m.endTogether(ctx, st, ask, withOthers); err != nil {
+			return nil, false, err
+		}
+		return m.home.close(ctx, st.record)
+	}
 	failures := make([]error, len(st.attached)+1)
 	var wg conc.WaitGroup
 	wg.Go(func() { failures[0] = m.revokeOn(ctx, m.places.home, st.shardID) })
@@ -127,7 +133,7 @@ func firstOf(errs []error) error {
 func (m *Manager) finishFor(ctx context.Context, st state) error {
 	own, cancel := context.WithTimeoutCause(ctx, m.o.Patience, errPatience)
 	defer cancel()
-	_, _, err := m.finish(own, st, m.up)
+	_, _, err := m.finish(own, st, m.up, true)
 	if code, _ := statusOf(err); err != nil && code != codes.Unavailable && own.Err() != nil {
 		return gone(ctx, "lease %x has ended, but is not finished yet: %v", uint64(st.id), errPatience)
 	}
@@ -149,7 +155,7 @@ func (m *Manager) settle(ctx context.Context, id int64) error {
 		return err
 	}
 	m.known.forget(id)
-	_, _, err = m.finish(ctx, st, m.up)
+	_, _, err = m.finish(ctx, st, m.up, true)
 	return err
 }
 

@@ -2,9 +2,12 @@ package order
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
+	"github.com/sourcegraph/conc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/sharder/sharder/stages"
@@ -12,33 +15,127 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// EndLeases has leases end, by their ids on the shards, each on the shards that may have
-// keys of it; when it returns without an error every read that begins later finds them gone.
-// Those on several shards end at one revision, all of this call; those on one shard each at
-// its own, as etcd does it. A lease that ended before is no error. After an error some may have
-// ended, and it may be called again.
-func (o *Order) EndLeases(ctx context.Context, ends map[int64][]*stages.Shard) error {
-	var one, several []leaseEnd
-	for id, shards := range ends {
-		e := leaseEnd{ID: id}
-		for _, s := range shards {
-			e.Shards = append(e.Shards, s.Number)
-		}
-		slices.Sort(e.Shards)
-		switch e.Shards = slices.Compact(e.Shards); len(e.Shards) {
-		case 0:
-		case 1:
-			one = append(one, e)
-		default:
-			several = append(several, e)
+// EndLease has a lease end, by its id on the shards, on all that may have keys of it; when it
+// returns without an error every read that begins later finds them gone, all at one
+// revision. With others it may end at the same revision as leases of other calls that
+// lie on several shards as well. A lease that ended before is no error. After an error it may have
+// ended or not, and this may be called again.
+func (o *Order) EndLease(ctx context.Context, shards []*stages.Shard, id int64, withOthers bool) error {
+	e := leaseEnd{ID: id}
+	for _, s := range shards {
+		e.Shards = append(e.Shards, s.Number)
+	}
+	slices.Sort(e.Shards)
+	e.Shards = slices.Compact(e.Shards)
+	switch {
+	case len(e.Shards) == 0:
+		return nil
+	case !withOthers:
+		return o.endTogether(ctx, []leaseEnd{e})
+	}
+	done := o.ends.join(e)
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ends gathers leases that are to end on the same shards, so that those which end while a batch
+// is under way go into the next one. Leases on other shards do not wait for them: theirs may be away.
+type ends struct {
+	mu     sync.Mutex
+	groups map[string]*endGroup // by the shards
+	wake   chan struct{}
+}
+
+type endGroup struct {
+	waiting []endCall
+	running bool
+}
+
+type endCall struct {
+	end  leaseEnd
+	done chan error // takes one
+}
+
+// endsAtOnce bounds the leases that end in one batch.
+const endsAtOnce = 256
+
+func newEnds() ends { return ends{groups: map[string]*endGroup{}, wake: make(chan struct{}, 1)} }
+
+func (e *ends) join(end leaseEnd) <-chan error {
+	c := endCall{end, make(chan error, 1)}
+	key := fmt.Sprint(end.Shards)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := e.groups[key]
+	if g == nil {
+		g = &endGroup{}
+		e.groups[key] = g
+	}
+	g.waiting = append(g.waiting, c)
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+	return c.done
+}
+
+// idle are the groups that wait and don't run; they count as running from now on.
+func (e *ends) idle() (keys []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, g := range e.groups {
+		if !g.running {
+			g.running = true
+			keys = append(keys, key)
 		}
 	}
-	for _, ends := range [][]leaseEnd{one, several} {
-		if err := o.endTogether(ctx, ends); err != nil {
-			return err
+	return keys
+}
+
+// next takes what waits in a group; with nothing there the group is gone.
+func (e *ends) next(key string) []endCall {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := e.groups[key]
+	n := min(len(g.waiting), endsAtOnce)
+	calls := g.waiting[:n:n]
+	if g.waiting = g.waiting[n:]; n == 0 {
+		delete(e.groups, key)
+	}
+	return calls
+}
+
+// runEnds has the leases of EndLease end, until ctx ends.
+func (o *Order) runEnds(ctx context.Context) {
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	for {
+		for _, key := range o.ends.idle() {
+			wg.Go(func() { o.runEndsOf(ctx, key) })
+		}
+		select {
+		case <-o.ends.wake:
+		case <-ctx.Done():
+			return
 		}
 	}
-	return nil
+}
+
+func (o *Order) runEndsOf(ctx context.Context, key string) {
+	for calls := o.ends.next(key); len(calls) > 0; calls = o.ends.next(key) {
+		all := make([]leaseEnd, len(calls))
+		for i, c := range calls {
+			all[i] = c.end
+		}
+		err := o.endTogether(ctx, all)
+		for _, c := range calls {
+			c.done <- err
+		}
+	}
 }
 
 // endTogether ends leases in one batch.
@@ -53,8 +150,8 @@ func (o *Order) endTogether(ctx context.Context, ends []leaseEnd) error {
 	slices.Sort(shards)
 	shards = slices.Compact(shards)
 	for _, n := range shards {
-		if err := o.alarmed(n); err != nil {
-			return err
+		if err := errors.Join(o.alarmed(n), o.opts.ShardReady(n)); err != nil {
+			return &stages.ShardError{Shard: o.opts.Shards[n], Err: err}
 		}
 	}
 	if err := o.usable(); err != nil {

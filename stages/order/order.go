@@ -40,6 +40,7 @@ type Order struct {
 	fences  fences
 	queue   queue
 	drives  drives
+	ends    ends
 	pace    pace
 	alarms  []atomic.Pointer[error] // by shard number
 	started time.Time
@@ -60,7 +61,7 @@ func New(o Options) *Order {
 	return &Order{
 		opts: o, journal: o.Journal, member: rand.Uint64() | 1, changed: make(chan struct{}),
 		started: time.Now(), moved: make([]atomic.Int64, len(o.Shards)),
-		reads: newReads(), covers: newCovers(len(o.Shards)), fences: newFences(len(o.Shards)), queue: newQueue(o.BatchItems), sweeps: newSweeps(),
+		reads: newReads(), covers: newCovers(len(o.Shards)), fences: newFences(len(o.Shards)), queue: newQueue(o.BatchItems), ends: newEnds(), sweeps: newSweeps(),
 		alarms: make([]atomic.Pointer[error], len(o.Shards)), compact: make(chan struct{}, 1),
 	}
 }
@@ -72,7 +73,7 @@ func (o *Order) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg conc.WaitGroup
 	wg.Go(func() { cancel(o.follow(ctx)) })
-	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.sweepMap, o.compactShards, o.retain, o.runJobs, o.watchBatches} {
+	for _, work := range []func(context.Context){o.readPositions, o.commit, o.probe, o.saveCheckpoints, o.sweepMap, o.compactShards, o.retain, o.runJobs, o.watchBatches, o.runEnds} {
 		wg.Go(func() { work(ctx) })
 	}
 	wg.Wait()
