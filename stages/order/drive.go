@@ -197,7 +197,7 @@ var errDied = errors.New("the drive of the batch was ended")
 
 // advance does what comes next.
 func (d *drive) advance(ctx context.Context, b *batch) error {
-	if d.items == nil {
+	if d.items == nil && b.Phase != rolledBack {
 		if err := d.load(ctx, b); err != nil {
 			return err
 		}
@@ -224,10 +224,24 @@ func (d *drive) load(ctx context.Context, b *batch) error {
 		if now := d.order.batchNamed(d.nonce); now == nil || now.finished() {
 			return nil
 		}
-		return fmt.Errorf("%w: the record of batch %d is missing", errCorrupt, b.ID)
+		return d.withoutRecord(ctx, b)
 	}
 	d.items, err = decodeItems(text)
 	return err
+}
+
+// withoutRecord rolls a batch back that nobody can do. For one that is decided only an operator
+// can help: what it was to write is lost with the record.
+func (d *drive) withoutRecord(ctx context.Context, b *batch) error {
+	if b.Phase <= active && !b.pin() {
+		d.why = refuse(codes.Unavailable, "transaction over several shards: the order cluster has lost what it was about; nothing was done")
+		return d.append(ctx, Entry{Decided: &Decided{ID: b.ID, RolledBack: true}})
+	}
+	if b.pin() { // its leases are still owed, and will be ended by another
+		d.items = []item{}
+		return nil
+	}
+	return fmt.Errorf("%w: the record of batch %d is missing", errCorrupt, b.ID)
 }
 
 // wait waits until a queued batch is first on its shards; too long, and it is given up.
