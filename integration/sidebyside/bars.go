@@ -23,6 +23,8 @@ var bars = []bar{
 	{what: "put, many clients", measure: rate, of: [2]string{"put-N", "sharder-C"}, to: [2]string{"put-N", "sharder-3"}, limit: 0.5, needs: func(p plan) bool { return !p.fsync }},
 	{what: "put that waits for the disk, one client", measure: p50, of: [2]string{"put-1", "sharder-C"}, to: [2]string{"put-1", "etcd"}, most: true, limit: 2.3, needs: func(p plan) bool { return p.fsync }},
 	{what: "events of three shards against those of one", measure: p99, of: [2]string{"feed-three", "sharder-C"}, to: [2]string{"feed-one", "sharder-C"}, most: true, limit: 3},
+	{what: "Txn over two shards, one client", measure: p50, of: [2]string{"cross-1", "sharder-C"}, to: [2]string{"put-1", "sharder-C"}, most: true, limit: 6},
+	{what: "puts beside Txns over two shards", measure: rate, of: [2]string{"beside-N", "sharder-C"}, to: [2]string{"put-N", "sharder-C"}, limit: 0.5},
 	{what: "put, four shards against one", measure: rate, of: [2]string{"put-N", "shards-4"}, to: [2]string{"put-N", "shards-1"}, limit: 3.2},
 }
 
