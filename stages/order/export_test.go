@@ -42,3 +42,16 @@ func (o *Order) Lost() bool { return o.lost.Load() != nil }
 
 // LookForCompactions looks now for shards that compact on their own.
 func (o *Order) LookForCompactions(ctx context.Context) { o.lookForCompactions(ctx) }
+
+// FenceKey is where a fence stands on a shard.
+const FenceKey = fenceKey
+
+// FenceValue is the fence of a batch that has done nothing yet.
+func FenceValue(id int64) string { return fenceValue(id, 0, nil) }
+
+// Waiting is how many transactions over several shards wait for their batch.
+func (o *Order) Waiting() int {
+	o.queue.mu.Lock()
+	defer o.queue.mu.Unlock()
+	return len(o.queue.waiting)
+}

@@ -15,13 +15,13 @@ func (o *Order) runJobs(ctx context.Context) {
 	defer wg.Wait()
 	for {
 		for jobs := o.queue.take(); jobs != nil; jobs = o.queue.take() {
-			wg.Go(func() { o.runJobsOf(ctx, jobs) })
+			wg.Go(func() { o.doJobs(ctx, jobs) })
 		}
 		select {
 		case <-o.queue.wake:
 		case <-ctx.Done():
 			for _, j := range o.queue.end() {
-				j.done <- ending{outcome: Failed, err: errStopping}
+				j.done <- ending{err: errStopping, outcome: Failed}
 			}
 			return
 		}
@@ -30,9 +30,9 @@ func (o *Order) runJobs(ctx context.Context) {
 
 var errStopping = refuse(codes.Unavailable, "transaction over several shards: this sharder is stopping; nothing was done")
 
-// runJobsOf does one batch, and tells its jobs how it ended. As soon as it is decided the
+// doJobs does one batch, and tells its jobs how it ended. As soon as it is decided the
 // next one on its shards may be opened.
-func (o *Order) runJobsOf(ctx context.Context, jobs []*job) {
+func (o *Order) doJobs(ctx context.Context, jobs []*job) {
 	items, shards := make([]item, len(jobs)), []int(nil)
 	for i, j := range jobs {
 		items[i] = j.item
@@ -40,16 +40,18 @@ func (o *Order) runJobsOf(ctx context.Context, jobs []*job) {
 	}
 	slices.Sort(shards)
 	shards = slices.Compact(shards)
-	told := false
-	tell := func(b *batch, outcome string, err error) {
-		if told {
-			return
-		}
-		told = true
+	o.runBatch(ctx, shards, items, func(b *batch, outcome string, err error) {
 		o.queue.free(shards)
 		for i, j := range jobs {
 			j.done <- ending{batch: b, index: i, outcome: outcome, err: err}
 		}
-	}
-	o.runBatch(ctx, shards, items, tell)
+	})
+}
+
+// ending is how the batch of a job ended: decided, and then as the log says, or not.
+type ending struct {
+	batch   *batch // as it was when it was decided; nil if it was not, or was rolled back
+	index   int    // of the job's item in it
+	outcome string // else: RolledBack if nothing happened, or Failed
+	err     error  // else
 }

@@ -234,14 +234,6 @@ func (t *transaction) unanswered(ctx context.Context, revision int64, err error)
 		revision, status.Convert(stages.ErrorStatus(err)).Message())
 }
 
-// ending is how a job ended: decided, and then as the log says, or not.
-type ending struct {
-	batch   *batch // as it was when it was decided; nil if it was not, or was rolled back
-	index   int    // of the job's item in it
-	outcome string // else: RolledBack if nothing happened, or Failed
-	err     error  // else
-}
-
 // cutOf is the state that the items of a decided batch were evaluated on; what it says of
 // other shards than the batch's is of no meaning.
 func (o *Order) cutOf(b *batch) stages.Cut {
