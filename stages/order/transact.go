@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -66,36 +67,43 @@ type transaction struct {
 
 // run does it, anew where it could not be done as it was prepared.
 func (t *transaction) run(ctx context.Context) (resp *pb.TxnResponse, err error) {
-	began, outcome := time.Now(), Failed
-	defer func() { t.order.finished(outcome, began) }()
-	if err := checkWrites(t.txn); err != nil {
-		outcome = Aborted
-		return nil, err
-	}
-	for try := 1; ; try++ {
-		if err := t.possible(); err != nil {
+	began, outcome := time.Now(), again
+	for try := 1; outcome == again; try++ {
+		resp, outcome, err = t.attempt(ctx)
+		if outcome == again && (try == retries || sleep(ctx, t.order.opts.Random(backOff)) != nil) {
 			outcome = RolledBack
-			return nil, err
-		}
-		if resp, err = t.order.executor.glance(ctx, t.txn); resp != nil || err != nil {
-			outcome = Aborted
-			return resp, err
-		}
-		resp, outcome, err = t.write(ctx)
-		if outcome != RolledBack || ctx.Err() != nil || err != nil && try >= rollBacks {
-			return resp, err
-		}
-		if err != nil && sleep(ctx, t.order.opts.Random(backOff)) != nil {
-			return nil, err
 		}
 	}
+	t.order.finished(outcome, began)
+	return resp, err
 }
 
-// How often a transaction is tried whose batch was rolled back, and for how long it rests
-// before the next time at most.
+// attempt does it once; its results are those of write.
+func (t *transaction) attempt(ctx context.Context) (*pb.TxnResponse, string, error) {
+	if err := checkWrites(t.txn); err != nil {
+		return nil, Aborted, err
+	}
+	if err := t.possible(); err != nil {
+		return nil, RolledBack, err
+	}
+	resp, err := t.order.executor.glance(ctx, t.txn)
+	switch {
+	case resp != nil || dependsOnState(err):
+		return resp, Aborted, err
+	case err != nil:
+		return nil, RolledBack, err
+	}
+	return t.write(ctx)
+}
+
+// again is the outcome of a transaction of which nothing happened and that is begun anew.
+const again = ""
+
+// How often a transaction is tried of which nothing happened, and how long it rests before
+// the next time at most.
 const (
-	rollBacks = 3
-	backOff   = 50 * time.Millisecond
+	retries = 10
+	backOff = 20 * time.Millisecond
 )
 
 // possible tells why the transaction can't be done at present.
@@ -134,8 +142,9 @@ func (t *transaction) keyOn(shard int) (found []byte) {
 	return found
 }
 
-// write has the transaction done in a batch, and gives its answer. With RolledBack nothing
-// of it happened: it may be tried again, and the error is what to say if it isn't.
+// write has the transaction done in a batch, and gives its answer. With the outcome again
+// nothing of it happened and it may go well the next time; the error is what to say if
+// there is none.
 func (t *transaction) write(ctx context.Context) (*pb.TxnResponse, string, error) {
 	o := t.order
 	it, err := t.prepare(ctx)
@@ -199,13 +208,13 @@ func bindsOf(t *stages.Table, txn *pb.TxnRequest) (all []bind) {
 // answer is what the client is told of a job that ended.
 func (t *transaction) answer(ctx context.Context, end ending) (*pb.TxnResponse, string, error) {
 	if end.batch == nil {
-		return nil, end.outcome, end.err
+		return nil, end.outcome, t.named(end.err)
 	}
 	b, i := end.batch, end.index
 	out := b.Ends[i]
 	switch {
 	case out.Again:
-		return nil, RolledBack, nil
+		return nil, again, refuse(codes.Unavailable, "transaction over several shards: a lease of it comes to its end; nothing was done")
 	case out.Error != "":
 		return nil, Aborted, etcdError(out.Error)
 	}
@@ -219,9 +228,23 @@ func (t *transaction) answer(ctx context.Context, end ending) (*pb.TxnResponse, 
 	case wrote:
 		return nil, Failed, t.unanswered(ctx, b.revision(i), err)
 	case isOvertaken(err):
-		return nil, RolledBack, nil // by a compaction; nothing was written, so it is done again
+		return nil, again, err // by a compaction
 	}
 	return nil, Failed, err
+}
+
+// named says of a batch that was rolled back since a shard does not answer which shard
+// and key that is. Other errors stay as they are.
+func (t *transaction) named(err error) error {
+	var where *stages.ShardError
+	if !errors.As(err, &where) {
+		return err
+	}
+	switch status.Code(stages.ErrorStatus(err)) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return t.away(where.Shard.Number, where.Err)
+	}
+	return err
 }
 
 // unanswered is the error for a transaction that is done and whose answer can't be told.
