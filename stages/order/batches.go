@@ -39,6 +39,9 @@ type batch struct {
 
 func (b *batch) pin() bool { return b.Items == 0 }
 
+// unfenced tells that whoever wrote on its shards and found no fence did so before that stood.
+func (b *batch) unfenced() bool { return b.Phase == active && !b.pin() }
+
 // finished tells that it is in no queue any more.
 func (b *batch) finished() bool { return len(b.Left) == 0 }
 

@@ -32,6 +32,10 @@ func (o *Order) Commit(next pipeline.Stage[stages.Call, stages.Reply]) pipeline.
 		}
 		p := &passage{order: o, shard: call.Shard}
 		defer p.sent()
+		if canWrite(call.Request) {
+			o.fences.write(call.Shard.Number, 1)
+			defer o.fences.write(call.Shard.Number, -1)
+		}
 		for try := 1; ; try++ {
 			reply, err := o.attempt(ctx, call, next, p)
 			var moved *movedOn
@@ -102,7 +106,7 @@ func (o *Order) place(ctx context.Context, s *stages.Shard, rev int64, wrote boo
 	if !wrote {
 		return o.asOf(ctx, s.Number, rev)
 	}
-	if err := o.Cover(ctx, s.Number, rev); err != nil {
+	if err := o.coverUp(ctx, s.Number, rev, true); err != nil {
 		return 0, unknown(s, err)
 	}
 	o.mu.RLock()

@@ -13,6 +13,7 @@ import (
 type covers struct {
 	mu       sync.Mutex
 	need     []int64       // by shard number, the newest revision somebody waits for
+	written  []int64       // by shard number, the newest of a write that found no fence
 	sent     []sentCover   // by shard number, what an append that succeeded covers once it is replayed
 	waiting  int           // writes that wait to be covered
 	underway int           // writes between their begin and their end, waiting ones among them
@@ -26,7 +27,7 @@ type covers struct {
 type sentCover struct{ revision, position int64 }
 
 func newCovers(shards int) covers {
-	return covers{need: make([]int64, shards), sent: make([]sentCover, shards), wake: make(chan struct{}, 1)}
+	return covers{need: make([]int64, shards), written: make([]int64, shards), sent: make([]sentCover, shards), wake: make(chan struct{}, 1)}
 }
 
 func (c *covers) signal() {
@@ -52,8 +53,11 @@ func (c *covers) end() {
 }
 
 // want adds one who waits; done takes it off.
-func (c *covers) want(shard int, rev int64) {
+func (c *covers) want(shard int, rev int64, written bool) {
 	c.mu.Lock()
+	if written {
+		c.written[shard] = max(c.written[shard], rev)
+	}
 	c.need[shard] = max(c.need[shard], rev)
 	c.waiting++
 	c.mu.Unlock()
@@ -70,10 +74,15 @@ func (c *covers) done() {
 // place in the order is fixed for ever. After an error it may still be covered, by
 // anybody.
 func (o *Order) Cover(ctx context.Context, shard int, rev int64) error {
+	return o.coverUp(ctx, shard, rev, false)
+}
+
+// coverUp is Cover. written tells that the revision is of a write that found no fence.
+func (o *Order) coverUp(ctx context.Context, shard int, rev int64, written bool) error {
 	if o.isCovered(shard, rev) {
 		return nil
 	}
-	o.covers.want(shard, rev)
+	o.covers.want(shard, rev, written)
 	defer o.covers.done()
 	return o.until(ctx, func(s *state) bool { return s.covered[shard] >= rev })
 }
@@ -121,19 +130,32 @@ func (c *covers) ask(shard int, rev int64) {
 	c.signal()
 }
 
-// group is the entry to append now; nil if there is nothing to cover. hold tells that
-// more writes are under way that may come along. What is needed of a pinned shard waits:
-// a cover has no effect there, and the end of the batch covers it or leaves it to us.
-func (o *Order) group() (entry []Covered, hold bool) {
+// group is the entry to append now; without a cover there is nothing to do. hold tells
+// that more writes are under way that may come along. What is needed of a pinned shard waits,
+// except for writes that found no fence: a cover has no effect there, and the end of the batch
+// covers it or leaves it to us.
+func (o *Order) group() (entry Entry, hold bool) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	c := &o.covers
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, need := range c.need {
+		pin := o.state.batches.pinned(i)
+		switch {
+		case pin == nil:
+		case pin.unfenced():
+			need = c.written[i]
+		default:
+			continue
+		}
 		onItsWay := c.sent[i].revision >= need && c.sent[i].position > o.state.pos
-		if need > o.state.covered[i] && !onItsWay && o.state.batches.pinned(i) == nil {
-			entry = append(entry, Covered{Shard: i, Revision: need})
+		if need <= o.state.covered[i] || onItsWay {
+			continue
+		}
+		entry.Cover = append(entry.Cover, Covered{Shard: i, Revision: need})
+		if pin != nil {
+			entry.Written = append(entry.Written, i)
 		}
 	}
 	return entry, c.underway > c.waiting
@@ -150,7 +172,7 @@ func (o *Order) commit(ctx context.Context) {
 		}
 		for {
 			entry, hold := o.group()
-			if len(entry) == 0 {
+			if len(entry.Cover) == 0 {
 				break
 			}
 			gap, must := o.pace.gap(o.opts.Interval)
@@ -163,7 +185,7 @@ func (o *Order) commit(ctx context.Context) {
 				o.gather(ctx, wait)
 				entry, _ = o.group()
 			}
-			if len(entry) == 0 {
+			if len(entry.Cover) == 0 {
 				break
 			}
 			last = time.Now()
@@ -204,7 +226,7 @@ const appendTimeout = time.Second
 // append adds one entry. It is a reading of the log as well, for those who asked for one
 // before it was sent, unless the one before it had no answer: then they are better off
 // with a reading that has more time.
-func (o *Order) append(ctx context.Context, entry []Covered) error {
+func (o *Order) append(ctx context.Context, entry Entry) error {
 	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	var r *read
@@ -212,7 +234,7 @@ func (o *Order) append(ctx context.Context, entry []Covered) error {
 		r = o.reads.begin()
 	}
 	had := o.position()
-	pos, err := o.journal.Append(bounded, Entry{Cover: entry}.encode())
+	pos, err := o.journal.Append(bounded, entry.encode())
 	o.covers.unanswered = err != nil && bounded.Err() != nil && ctx.Err() == nil
 	switch {
 	case o.covers.unanswered:
@@ -228,7 +250,7 @@ func (o *Order) append(ctx context.Context, entry []Covered) error {
 		return err
 	}
 	o.covers.mu.Lock()
-	for _, c := range entry {
+	for _, c := range entry.Cover {
 		o.covers.sent[c.Shard] = sentCover{c.Revision, pos}
 	}
 	o.covers.mu.Unlock()

@@ -320,6 +320,7 @@ func (d *drive) fence(ctx context.Context, b *batch) ([]Covered, error) {
 	p := pipeline.Scatter(func(ctx context.Context, n int) (Covered, error) {
 		o.fences.letThrough(ctx, n, breather)
 		rev, err := o.putFence(ctx, b.ID, o.opts.Shards[n])
+		o.fences.standing(n)
 		return Covered{Shard: n, Revision: rev}, err
 	})
 	return p(ctx, b.Shards)

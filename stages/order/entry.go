@@ -27,6 +27,7 @@ const (
 	kindFenced    = 5 // JSON of a Fenced
 	kindDecided   = 6 // JSON of a Decided
 	kindClosed    = 7 // JSON of a Closed
+	kindWritten   = 8 // a cover, before it the number of its shards that are in Written, and these
 )
 
 // ErrNewer says that the log was written by a sharder that is newer than this one.
@@ -37,8 +38,12 @@ var errCorrupt = errors.New("the order log holds something that is no entry")
 
 // Entry is one entry of the order log: exactly one of its parts is set.
 type Entry struct {
-	Genesis   *Genesis
-	Cover     []Covered
+	Genesis *Genesis
+	Cover   []Covered
+	// Written are those shards of Cover, ascending, where the revision is of a write that
+	// found no fence. So it is before the fence of a batch that is not decided, and counts
+	// although the shard is pinned.
+	Written   []int
 	Compacted int64
 	Open      *Open
 	Fenced    *Fenced
@@ -70,7 +75,14 @@ func (e Entry) encode() []byte {
 	case e.Compacted != 0:
 		return binary.AppendUvarint(append(b, kindCompacted), uint64(e.Compacted))
 	}
-	b = append(b, kindCover)
+	if len(e.Written) == 0 {
+		b = append(b, kindCover)
+	} else {
+		b = binary.AppendUvarint([]byte{entryVersion, kindWritten}, uint64(len(e.Written)))
+		for _, n := range e.Written {
+			b = binary.AppendUvarint(b, uint64(n))
+		}
+	}
 	for _, c := range e.Cover {
 		b = binary.AppendUvarint(b, uint64(c.Shard))
 		b = binary.AppendUvarint(b, uint64(c.Revision))
@@ -96,6 +108,8 @@ func decodeEntry(b []byte) (Entry, error) {
 		}
 	case kindCover:
 		e.Cover, err = decodeCover(rest)
+	case kindWritten:
+		e.Cover, e.Written, err = decodeWritten(rest)
 	case kindCompacted:
 		var ns []int64
 		if ns, err = numbers(rest); err == nil && (len(ns) != 1 || ns[0] < 1) {
@@ -121,11 +135,36 @@ func decodeEntry(b []byte) (Entry, error) {
 	return e, nil
 }
 
+// decodeWritten reads a cover with the shards where a write found no fence.
+func decodeWritten(b []byte) (cover []Covered, written []int, err error) {
+	ns, err := numbers(b)
+	if err != nil || len(ns) == 0 || ns[0] < 1 || ns[0] > int64(len(ns)-1) {
+		return nil, nil, cmp.Or(err, errors.New("its shards are cut off"))
+	}
+	if cover, err = covered(ns[1+ns[0]:]); err != nil {
+		return nil, nil, err
+	}
+	for _, n := range ns[1 : 1+ns[0]] {
+		if !slices.ContainsFunc(cover, func(c Covered) bool { return int64(c.Shard) == n }) {
+			return nil, nil, fmt.Errorf("shard %d is not covered", n)
+		}
+		written = append(written, int(n))
+	}
+	return cover, written, ascending(written)
+}
+
 // decodeCover reads the pairs of a cover; there is at least one.
 func decodeCover(b []byte) ([]Covered, error) {
 	ns, err := numbers(b)
-	if err != nil || len(ns) == 0 || len(ns)%2 != 0 {
-		return nil, cmp.Or(err, errors.New("not pairs of shard and revision"))
+	if err != nil {
+		return nil, err
+	}
+	return covered(ns)
+}
+
+func covered(ns []int64) ([]Covered, error) {
+	if len(ns) == 0 || len(ns)%2 != 0 {
+		return nil, errors.New("not pairs of shard and revision")
 	}
 	out := make([]Covered, 0, len(ns)/2)
 	for pair := range slices.Chunk(ns, 2) {

@@ -23,9 +23,15 @@ type fences struct {
 }
 
 type shardFence struct {
-	met       int64         // the newest id of a fence that a write met
-	returning int           // writes that waited and have no answer from the shard yet
-	through   chan struct{} // closed when returning falls to 0; nil if nobody waits for that
+	met       int64 // the newest id of a fence that a write met
+	returning int   // writes that waited and have no answer from the shard yet
+	writing   int   // writes that wait for the shard or for their place in the order
+
+	// Of the newest batch that this process fenced.
+	stands time.Time     // when its fence stood; zero when that is gone
+	stood  time.Duration // how long it did
+	gone   time.Time     // when it went
+	kept   bool          // it kept writes of this process waiting
 
 	// Of the batch that was closed last: from its fence up to before its end the shard may
 	// show a part of it.
@@ -46,15 +52,27 @@ func (f *fences) wasMet(shard int, id int64) bool {
 	return f.shards[shard].met == id
 }
 
+// standing notes that a fence of this process stands.
+func (f *fences) standing(shard int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shards[shard].stands = time.Now()
+}
+
 // closed notes how a batch ended on a shard.
-func (f *fences) closed(e End) {
+func (f *fences) closed(id int64, e End) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e.Shard >= len(f.shards) {
 		return
 	}
-	if s := &f.shards[e.Shard]; e.Revision > s.end {
+	s := &f.shards[e.Shard]
+	if e.Revision > s.end {
 		s.fence, s.end = e.Fence, e.Revision
+	}
+	if s.kept = s.met == id; !s.stands.IsZero() {
+		s.gone = time.Now()
+		s.stood, s.stands = s.gone.Sub(s.stands), time.Time{}
 	}
 }
 
@@ -62,34 +80,35 @@ func (f *fences) closed(e End) {
 func (f *fences) add(shard, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := &f.shards[shard]
-	if s.returning += n; s.returning == 0 && s.through != nil {
-		close(s.through)
-		s.through = nil
-	}
+	f.shards[shard].returning += n
 }
 
-// letThrough returns when all writes of this process that waited for a fence on the shard
-// have been there since, at the latest after limit. Whoever puts the next fence calls it
-// before, else a flow of transactions would keep ordinary writes out for ever.
-func (f *fences) letThrough(ctx context.Context, shard int, limit time.Duration) {
+// write counts writes that are under way.
+func (f *fences) write(shard, n int) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shards[shard].writing += n
+}
+
+// busy tells whether a fence should not be put on a shard yet: writes of this process that
+// waited for the last one have not been there since; or it has kept writes waiting, there are
+// some, and they have not had half as much time again as it took.
+func (f *fences) busy(shard int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	s := &f.shards[shard]
-	if s.returning == 0 {
-		f.mu.Unlock()
-		return
-	}
-	if s.through == nil {
-		s.through = make(chan struct{})
-	}
-	through := s.through
-	f.mu.Unlock()
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	select {
-	case <-through:
-	case <-t.C:
-	case <-ctx.Done():
+	return s.returning > 0 || s.kept && s.writing > 0 && time.Since(s.gone) < s.stood*3/2
+}
+
+// letThrough returns when the ordinary writes of this process have had their share of a shard
+// since the last fence, at the latest after limit. Whoever puts the next fence calls it before,
+// else a flow of transactions would keep ordinary writes out for ever, and a heavy one nearly so.
+func (f *fences) letThrough(ctx context.Context, shard int, limit time.Duration) {
+	const look = 500 * time.Microsecond
+	for end := time.Now().Add(limit); f.busy(shard) && time.Now().Before(end); {
+		if sleep(ctx, look) != nil {
+			return
+		}
 	}
 }
 

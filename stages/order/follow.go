@@ -136,10 +136,11 @@ func (o *Order) take(r Record) error {
 func (o *Order) released(e Entry) {
 	if e.Closed != nil {
 		for _, end := range e.Closed.Ends {
-			o.fences.closed(end)
+			o.fences.closed(e.Closed.ID, end)
 		}
 	}
-	if e.Closed != nil || e.Decided != nil {
+	// With a batch about, a cover may have been in vain, or may have an effect from now on.
+	if e.Cover == nil || len(o.state.batches.queue) > 0 {
 		o.covers.signal()
 	}
 }

@@ -48,7 +48,7 @@ func (s *state) replay(pos int64, e Entry) error {
 	case e.Closed != nil:
 		return s.closed(e.Closed)
 	default:
-		return s.cover(e.Cover)
+		return s.cover(e.Cover, e.Written)
 	}
 	return nil
 }
@@ -83,13 +83,14 @@ func (s *state) begin(g *Genesis) {
 
 // cover moves the cut. What is new gets the next global revisions, ordered by shard
 // number, then by the shard's own revision. A shard that is pinned stays where it is: only
-// the entries about the batch know which of its revisions are sharder's own.
-func (s *state) cover(cs []Covered) error {
+// the entries about the batch know which of its revisions are sharder's own. But up to a write
+// that found no fence, while the batch is not decided, none is.
+func (s *state) cover(cs []Covered, written []int) error {
 	for _, c := range cs {
 		if c.Shard < 0 || c.Shard >= len(s.covered) {
 			return fmt.Errorf("%w: position %d covers shard number %d of %d", errCorrupt, s.pos, c.Shard, len(s.covered))
 		}
-		if s.batches.pinned(c.Shard) != nil {
+		if b := s.batches.pinned(c.Shard); b != nil && !(b.unfenced() && slices.Contains(written, c.Shard)) {
 			continue
 		}
 		if err := s.advance(c.Shard, c.Revision); err != nil {
