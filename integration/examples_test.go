@@ -124,12 +124,39 @@ func TestTheExternalExampleRunsOnThreeClustersOfThreeMembers(t *testing.T) {
 	})
 }
 
+// The gateways need no shards; the one whose endpoints are to be found in example.com is
+// left out, since there are none.
+func TestGatewaysExample(t *testing.T) {
+	t.Parallel()
+	c := etcdproc.Start(t, 3)
+	text, err := os.ReadFile("../conf/gateways.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := harness.FreeAddr(t)
+	first, _, _ := strings.Cut(string(text), "[gateways.discovered]")
+	first = strings.Replace(first, "127.0.0.1:23790\"", listen+"\"", 1)
+	for member := range 3 {
+		first = strings.ReplaceAll(first, fmt.Sprintf("\"10.0.0.%d:2379\"", member+1), fmt.Sprintf("%q", hostPort(c.Endpoint(member))))
+	}
+	path := filepath.Join(t.TempDir(), "gateways.toml")
+	if err := os.WriteFile(path, []byte(first), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := harness.StartFile(t, path, listen)
+	expectCtl(t, s, "OK", "put", "k", "1")
+	c.Kill(0)
+	for range 5 {
+		expectCtl(t, s, "k\n1", "get", "k")
+	}
+}
+
 func TestEveryExampleIsStartedHere(t *testing.T) {
 	files, err := filepath.Glob("../conf/*.toml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	started := map[string]bool{"shards.toml": true, "independent.toml": true, "hash.toml": true, "single.toml": true, "external.toml": true}
+	started := map[string]bool{"shards.toml": true, "independent.toml": true, "hash.toml": true, "single.toml": true, "external.toml": true, "gateways.toml": true}
 	for _, file := range files {
 		if _, err := conf.Load(file); err != nil {
 			t.Error(err)

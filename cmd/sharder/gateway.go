@@ -25,7 +25,8 @@ type gateways struct {
 }
 
 // openGateways listens for all of them and looks their endpoints up. One whose endpoints
-// are not to be found is an error: it could not do anything.
+// are not to be found is an error, if there is nothing but gateways; shards are served all
+// the same, and the endpoints looked up again.
 func openGateways(ctx context.Context, cfg *conf.Config, log *slog.Logger) (gs *gateways, err error) {
 	gs = &gateways{}
 	defer func() {
@@ -44,8 +45,11 @@ func openGateways(ctx context.Context, cfg *conf.Config, log *slog.Logger) (gs *
 		}
 		g := gateway.New(o)
 		gs.all, gs.names, gs.listeners = append(gs.all, g), append(gs.names, c.Name), append(gs.listeners, l)
-		if err := g.Load(ctx); err != nil {
+		switch err := g.Load(ctx); {
+		case err != nil && len(cfg.Shards) == 0:
 			return gs, fmt.Errorf("gateway %s: %w", c.Name, err)
+		case err != nil:
+			log.Warn("a gateway has no endpoints yet", "gateway", c.Name, "error", err)
 		}
 	}
 	return gs, nil

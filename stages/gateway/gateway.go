@@ -47,7 +47,8 @@ func New(o Options) *Gateway {
 	}
 }
 
-// Load asks for the endpoints for the first time. Serve does it if nobody has.
+// Load asks for the endpoints for the first time. Until that has succeeded, or Serve has been
+// told of some, connections find nobody and are closed.
 func (g *Gateway) Load(ctx context.Context) error {
 	es, err := g.opts.Endpoints(ctx)
 	if err == nil && len(es) == 0 {
@@ -63,11 +64,6 @@ func (g *Gateway) Load(ctx context.Context) error {
 // Then the connections that are open may go on for Options.DrainTimeout; after that they are
 // cut. It returns when all have ended: nil if ctx did.
 func (g *Gateway) Serve(ctx context.Context, listeners ...net.Listener) error {
-	if len(g.pool.targets()) == 0 {
-		if err := g.Load(ctx); err != nil {
-			return err
-		}
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var serving, background conc.WaitGroup

@@ -72,6 +72,9 @@ func start(t *testing.T, o Options) (g *Gateway, addr string, stop func() error)
 		t.Fatal(err)
 	}
 	g = New(o)
+	if err := g.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	var wg conc.WaitGroup
@@ -306,8 +309,33 @@ func TestAnEndpointThatSwallowsPacketsIsGivenUp(t *testing.T) {
 }
 
 func TestNoEndpointIsAnError(t *testing.T) {
-	g := New(Options{Endpoints: Fixed()})
-	if err := g.Serve(t.Context()); err == nil {
+	if err := New(Options{Endpoints: Fixed()}).Load(t.Context()); err == nil {
 		t.Fatal("none is needed?")
 	}
+}
+
+// A gateway whose endpoints can't be found yet serves as soon as they are.
+func TestEndpointsMayBeFoundLater(t *testing.T) {
+	a := serveOn(t, "127.0.0.1:0", name("a"))
+	var found atomic.Bool
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := New(Options{Logger: slog.New(slog.DiscardHandler), ProbeInterval: 10 * time.Millisecond, Refresh: time.Hour, Endpoints: func(context.Context) ([]Endpoint, error) {
+		if !found.Load() {
+			return nil, errors.New("not yet")
+		}
+		return []Endpoint{{Addr: a.addr()}}, nil
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { _ = g.Serve(ctx, l) })
+	if got := who(t, l.Addr().String()); got != "" {
+		t.Fatal(got)
+	}
+	found.Store(true)
+	eventually(t, "it is served", func() bool { return who(t, l.Addr().String()) == "a" })
 }

@@ -38,13 +38,15 @@ func (g *Gateway) probeOne(ctx context.Context, t *target) {
 
 // refresh asks for the endpoints from time to time, until ctx ends.
 func (g *Gateway) refresh(ctx context.Context) {
-	tick := time.NewTicker(g.opts.Refresh)
-	defer tick.Stop()
 	for {
+		wait := g.opts.Refresh
+		if len(g.pool.targets()) == 0 {
+			wait = min(wait, g.opts.ProbeInterval)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(wait):
 		}
 		es, err := g.opts.Endpoints(ctx)
 		switch {
