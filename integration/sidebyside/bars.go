@@ -25,6 +25,10 @@ var bars = []bar{
 	{what: "events of three shards against those of one", measure: p99, of: [2]string{"feed-three", "sharder-C"}, to: [2]string{"feed-one", "sharder-C"}, most: true, limit: 3},
 	{what: "Txn over two shards, one client", measure: p50, of: [2]string{"cross-1", "sharder-C"}, to: [2]string{"put-1", "sharder-C"}, most: true, limit: 6},
 	{what: "puts beside Txns over two shards", measure: rate, of: [2]string{"beside-N", "sharder-C"}, to: [2]string{"put-N", "sharder-C"}, limit: 0.5},
+	{what: "gateway, CPU of a get", measure: proxyCPU, of: [2]string{"get-N", "sharder-gateway"}, to: [2]string{"get-N", "etcd-gateway"}, most: true, limit: 1},
+	{what: "gateway, CPU of a put", measure: proxyCPU, of: [2]string{"put-N", "sharder-gateway"}, to: [2]string{"put-N", "etcd-gateway"}, most: true, limit: 1},
+	{what: "gateway, CPU of a list", measure: proxyCPU, of: [2]string{"list-N", "sharder-gateway"}, to: [2]string{"list-N", "etcd-gateway"}, most: true, limit: 1},
+	{what: "gateway, memory of a connection", measure: memory, of: [2]string{"idle", "sharder-gateway"}, to: [2]string{"idle", "etcd-gateway"}, most: true, limit: 1},
 	{what: "put, four shards against one", measure: rate, of: [2]string{"put-N", "shards-4"}, to: [2]string{"put-N", "shards-1"}, limit: 3.2},
 }
 

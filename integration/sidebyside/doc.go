@@ -23,6 +23,11 @@
 //	shards-1    one shard and its order
 //	shards-4    four shards and their order
 //
+// With -gateways the two programs that pass connections on stand in front of one etcd:
+//
+//	etcd-gateway     etcd gateway
+//	sharder-gateway  sharder gateway
+//
 // A cell is one workload on one target for a moment; within a round of a workload the
 // targets take turns, so that whatever else the machine does hits all alike, and a
 // ratio compares cells of the same round. etcd runs with --unsafe-no-fsync: with the

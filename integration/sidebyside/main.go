@@ -22,6 +22,7 @@ type plan struct {
 	fsync    bool          // the etcds wait for the disk
 	slower   time.Duration // with fsync, by how much etcd's log takes longer than on this disk
 	dir      string        // where everything is kept meanwhile; "" is the system's place
+	gateways bool          // compare gateways instead of proxies
 	share    float64       // of one CPU, for each shard, when shards are to be the limit; else 0
 }
 
@@ -50,11 +51,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	fsync := flags.Bool("fsync", false, "etcd waits for the disk, as it does in earnest")
 	slower := flags.Duration("slower-disk", 0, "with -fsync, let each fdatasync of etcd's log take this much longer, such as 1ms")
 	dir := flags.String("dir", "", "the `directory` for data, on the disk to measure with -fsync; the system's for temporary files if empty")
+	gates := flags.Bool("gateways", false, "compare etcd's gateway with sharder's instead")
 	share := flags.Float64("share", 0, "compare one shard with four instead, each with this share of one CPU, such as 0.1")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	p := plan{time.Duration(*seconds * float64(time.Second)), *rounds, *clients, *watchers, *fsync, *slower, *dir, *share}
+	p := plan{time.Duration(*seconds * float64(time.Second)), *rounds, *clients, *watchers, *fsync, *slower, *dir, *gates, *share}
 	if p.cell < 50*time.Millisecond || p.rounds < 1 || p.clients < 1 || p.watchers < 1 || p.share < 0 || p.share > 1 {
 		return fmt.Errorf("-seconds must be at least 0.05, -rounds, -clients and -watchers at least 1, -share from 0 to 1")
 	}
@@ -87,8 +89,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 
 // layout is what has to stand.
 func (p plan) layout() layout {
-	if p.share > 0 {
+	switch {
+	case p.share > 0:
 		return moreShards(p.share)
+	case p.gateways:
+		return passingOn
 	}
 	return sideBySide
 }

@@ -19,6 +19,7 @@ const (
 	entries                  // entries of the order log, per 1000 operations
 	positions                // reads at the order etcd, per 1000 operations
 	appends                  // entries of the order log, per second
+	memory                   // bytes of what stands in front, per connection
 	upstream                 // at the etcds: watchers for this cell's, or keep-alives per client's
 	measures                 // how many there are
 )

@@ -15,7 +15,7 @@ var titles = [measures]string{
 	rate: "per second", p50: "p50 µs", p99: "p99 µs",
 	proxyCPU: "CPU µs in front", etcdCPU: "CPU µs at etcd", orderCPU: "CPU µs at order",
 	entries: "entries per 1000", positions: "positions per 1000", appends: "entries per second",
-	upstream: "at etcd",
+	memory: "bytes in front", upstream: "at etcd",
 }
 
 // print writes the tables.

@@ -25,7 +25,8 @@ type target struct {
 	order  *member  // the etcd that holds the order of several; nil without one
 	conns  []*grpc.ClientConn
 
-	ownPace bool // answers keep-alives when it makes its own, not when asked
+	resident int64 // memory of the proxy before its first idle connections
+	ownPace  bool  // answers keep-alives when it makes its own, not when asked
 }
 
 // dial opens the connections. They connect when first used.

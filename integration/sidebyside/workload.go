@@ -35,6 +35,7 @@ var workloads = []workload{
 	{name: "feed-three", what: "1000 events per second over a range of three shards", on: several, run: feedCell("feed/")},
 	{name: "progress-N", what: "progress requests, a stream with one idle watch per client", on: answersProgress, run: progress},
 	{name: "log-32", what: "what 32 sharders do to an order cluster: put to one key, wait for it on a watch of it", on: direct, run: commitLog},
+	{name: "idle", what: "connections that are silent: memory of each, of what stands in front", on: gateways, run: idle},
 	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client; at etcd: keep-alives per client's", run: keepAlive},
 }
 

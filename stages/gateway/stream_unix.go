@@ -11,9 +11,10 @@ import (
 )
 
 // A direction that is silent holds nothing: it waits until there is something to read and
-// takes a buffer only then. As long as what comes fits the buffer it is read and written, which for
-// the small frames of gRPC costs two system calls. What fills the buffer is the beginning
-// of something large: then the kernel moves the next bytes itself, where it can (splice).
+// takes a buffer only then. As long as what comes is shorter than the buffer it is read and
+// written, which for the small frames of gRPC costs two system calls. What fills the buffer is
+// the beginning of something large: then the kernel moves the next bytes itself, where it can
+// (splice).
 const (
 	bufferBytes = 16 << 10
 	spliceBytes = 1 << 20
@@ -31,63 +32,62 @@ func stream(to, from net.Conn) (total int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	f := frames{to: to}
+	step := f.pass
 	for {
-		n, full, err := step(raw, to)
-		total += n
-		if errors.Is(err, io.EOF) {
-			return total, nil
+		err := raw.Read(step)
+		switch {
+		case err != nil:
+			return total + f.total, err
+		case errors.Is(f.err, io.EOF):
+			return total + f.total, nil
+		case f.err != nil:
+			return total + f.total, f.err
 		}
-		if err != nil {
-			return total, err
-		}
-		if !full {
-			continue
-		}
-		n, err = io.Copy(to, io.LimitReader(from, spliceBytes))
+		n, err := io.Copy(to, io.LimitReader(from, spliceBytes))
 		total += n
 		if err != nil {
-			return total, err
+			return total + f.total, err
 		}
 	}
 }
 
-// step passes on what is there, waiting for it. full tells that there may be much more.
-func step(raw syscall.RawConn, to net.Conn) (n int64, full bool, err error) {
-	var buf *[bufferBytes]byte
-	defer func() {
-		if buf != nil {
-			buffers.Put(buf)
-		}
-	}()
-	var got int
-	var readErr error
-	err = raw.Read(func(fd uintptr) bool {
-		buf = buffers.Get().(*[bufferBytes]byte)
-		got, readErr = ignoringEINTR(int(fd), buf[:])
-		if errors.Is(readErr, syscall.EAGAIN) {
-			buffers.Put(buf)
-			buf = nil
+// frames passes on what is short.
+type frames struct {
+	to    net.Conn
+	total int64
+	err   error // why it ended; io.EOF at the end of the stream, nil if something large comes
+}
+
+// pass is for syscall.RawConn.Read, which calls it again when there is something to read. It
+// returns true when it has ended. It reads until there is nothing: an end of stream that came
+// with the last bytes would not be told of again.
+func (f *frames) pass(fd uintptr) bool {
+	buf := buffers.Get().(*[bufferBytes]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := readAgain(int(fd), buf[:])
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
 			return false
+		case err == nil && n == 0:
+			err = io.EOF
+		case err == nil:
+			_, err = f.to.Write(buf[:n])
+			f.total += int64(n)
 		}
-		return true
-	})
-	switch {
-	case err != nil:
-		return 0, false, err
-	case readErr != nil:
-		return 0, false, readErr
-	case got == 0:
-		return 0, false, io.EOF
+		if f.err = err; err != nil || n == bufferBytes {
+			return true
+		}
 	}
-	_, err = to.Write(buf[:got])
-	return int64(got), got == bufferBytes, err
 }
 
-func ignoringEINTR(fd int, p []byte) (int, error) {
+// readAgain reads, however often a signal interrupts it.
+func readAgain(fd int, p []byte) (int, error) {
 	for {
 		n, err := syscall.Read(fd, p)
 		if !errors.Is(err, syscall.EINTR) {
-			return n, err
+			return max(0, n), err
 		}
 	}
 }
