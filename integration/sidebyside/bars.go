@@ -29,6 +29,7 @@ var bars = []bar{
 	{what: "gateway, CPU of a put", measure: proxyCPU, of: [2]string{"put-N", "sharder-gateway"}, to: [2]string{"put-N", "etcd-gateway"}, most: true, limit: 1},
 	{what: "gateway, CPU of a list", measure: proxyCPU, of: [2]string{"list-N", "sharder-gateway"}, to: [2]string{"list-N", "etcd-gateway"}, most: true, limit: 1},
 	{what: "gateway, memory of a connection", measure: memory, of: [2]string{"idle", "sharder-gateway"}, to: [2]string{"idle", "etcd-gateway"}, most: true, limit: 1},
+	{what: "the fence check in a put", measure: etcdCPU, of: [2]string{"guarded-N", "etcd"}, to: [2]string{"routed-N", "etcd"}, most: true, limit: 1.1},
 	{what: "put, four shards against one", measure: rate, of: [2]string{"put-N", "shards-4"}, to: [2]string{"put-N", "shards-1"}, limit: 3.2},
 }
 

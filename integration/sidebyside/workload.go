@@ -18,6 +18,8 @@ var workloads = []workload{
 	{name: "sget-N", what: "one key, serializable (grpc-proxy answers from its cache)", run: many(serializableGet)},
 	{name: "put-1", what: "one key of 128 bytes", run: alone(put)},
 	{name: "put-N", what: "one key of 128 bytes", run: many(put)},
+	{name: "routed-N", what: "put-N as a Txn that checks the routes", on: direct, run: many(routed)},
+	{name: "guarded-N", what: "put-N as a Txn that checks the routes and the fence, as sharder sends it", on: direct, run: many(guarded)},
 	{name: "txn-1", what: "if mod revision then put else get", run: alone(txn)},
 	{name: "txn-N", what: "if mod revision then put else get", run: many(txn)},
 	{name: "cross-1", what: "two keys of 128 bytes on two shards, in one Txn", on: oneEtcdOrOrdered, run: alone(cross)},
