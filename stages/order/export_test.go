@@ -2,8 +2,10 @@ package order
 
 import (
 	"context"
+	"math/rand/v2"
 
 	"github.com/sharder/sharder/stages"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
@@ -54,4 +56,23 @@ func (o *Order) Waiting() int {
 	o.queue.mu.Lock()
 	defer o.queue.mu.Unlock()
 	return len(o.queue.waiting)
+}
+
+// RandomTxn makes up a Txn about few keys, without leases, when the newest revision is
+// about the one given. What etcd itself does not survive is left out.
+func RandomTxn(rnd *rand.Rand, revision int64) *pb.TxnRequest {
+	r := &txns{Rand: rnd, revision: revision}
+	for {
+		txn := r.make()
+		keeps := false
+		eachSpan(txn, func(_, _ []byte, op *pb.RequestOp) {
+			if p := op.GetRequestPut(); p != nil {
+				p.Lease = 0
+				keeps = keeps || p.IgnoreValue || p.IgnoreLease
+			}
+		})
+		if !r.endless || !keeps && checkWrites(txn) == nil {
+			return txn
+		}
+	}
 }

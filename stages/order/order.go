@@ -102,6 +102,13 @@ func (o *Order) position() int64 {
 	return o.state.pos
 }
 
+// revision is the newest global revision as far as the log has been replayed.
+func (o *Order) revision() int64 {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.state.revision
+}
+
 // until waits until ok, which is called with the state's lock held for reading.
 func (o *Order) until(ctx context.Context, ok func(*state) bool) error {
 	for {

@@ -16,7 +16,7 @@ import (
 )
 
 // Transact is the way of a Txn or a DeleteRange over several shards; one that lies on one
-// shard goes to next. It is a pipeline.Middleware[*stages.Op, *stages.Reply] around
+// shard goes to next, as a rule (see looksAhead). It is a pipeline.Middleware[*stages.Op, *stages.Reply] around
 // everything from route to gather; Execute is called before.
 //
 // What turns out to write nothing is answered from one cut. Everything else is put into a
@@ -28,7 +28,7 @@ func (o *Order) Transact(next pipeline.Stage[*stages.Op, *stages.Reply]) pipelin
 	return func(ctx context.Context, op *stages.Op) (*stages.Reply, error) {
 		txn := txnOf(op.Request)
 		shards := shardsOf(o.executor.table, txn)
-		if len(shards) <= 1 {
+		if len(shards) == 0 || len(shards) == 1 && !looksAhead(txn, o.revision()) {
 			return next(ctx, op)
 		}
 		t := &transaction{order: o, txn: txn, shards: shards}
@@ -38,6 +38,21 @@ func (o *Order) Transact(next pipeline.Stage[*stages.Op, *stages.Reply]) pipelin
 		}
 		return &stages.Reply{Op: op, Response: answerTo(op.Request, resp)}, nil
 	}
+}
+
+// looksAhead tells whether a Txn filters a range by a revision that is not given out yet,
+// and writes. Whether it finds its own writes then depends on the revision that it gets,
+// which its shard does not know.
+func looksAhead(txn *pb.TxnRequest, newest int64) bool {
+	ahead, writes := false, false
+	eachSpan(txn, func(_, _ []byte, op *pb.RequestOp) {
+		if r := op.GetRequestRange(); r != nil {
+			ahead = ahead || max(bound(r.MinModRevision), bound(r.MinCreateRevision), bound(r.MaxModRevision), bound(r.MaxCreateRevision)) > newest
+		} else if op != nil {
+			writes = true
+		}
+	})
+	return ahead && writes
 }
 
 // txnOf is a request as a Txn. A DeleteRange is one with a single operation.
