@@ -46,15 +46,21 @@ func (o *Order) localize(ctx context.Context, call stages.Call) (sent stages.Cal
 			return call, false, err
 		}
 	}
-	// What is pending on the shard at or below a revision can't be told from it yet.
-	if err := o.untilSettled(ctx, mentioned(txn), call.Shard.Number); err != nil {
+	highest, n := mentioned(txn), call.Shard.Number
+	in, clone := &inbound{shard: n}, proto.Clone(txn).(*pb.TxnRequest)
+	// What is pending on the shard at or below a revision can't be told from it yet. That
+	// nothing is has to hold at the moment of the translation.
+	err = o.until(ctx, func(s *state) bool {
+		if !s.settled(n, highest) {
+			return false
+		}
+		in.state, in.cut = s, s.cut()
+		in.txn(clone)
+		return true
+	})
+	if err != nil {
 		return call, false, unwritten(call.Shard, err)
 	}
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	in := &inbound{state: o.state, shard: call.Shard.Number, cut: o.state.cut()}
-	clone := proto.Clone(txn).(*pb.TxnRequest)
-	in.txn(clone)
 	call.Request, call.Guard = txnOp(clone), append(slices.Clone(call.Guard), in.guard...)
 	return call, in.gone, nil
 }
@@ -118,8 +124,8 @@ func setRevision(c *pb.Compare, rev int64) {
 }
 
 func (in *inbound) txn(t *pb.TxnRequest) {
-	for _, c := range t.Compare {
-		in.compare(c)
+	for _, c := range slices.Clone(t.Compare) {
+		t.Compare = append(t.Compare, in.compare(c)...)
 	}
 	for _, ops := range [][]*pb.RequestOp{t.Success, t.Failure} {
 		for _, op := range ops {
@@ -136,10 +142,11 @@ func (in *inbound) txn(t *pb.TxnRequest) {
 // never is what no key's mod or create revision equals, and all are above.
 const never = -1
 
-func (in *inbound) compare(c *pb.Compare) {
+// compare translates one, in place, and gives others that have to hold as well.
+func (in *inbound) compare(c *pb.Compare) (more []*pb.Compare) {
 	rev, ok := revisionOf(c)
 	if !ok || rev <= 0 || rev >= forever {
-		return
+		return nil
 	}
 	top := rev // the map has to be known up to here
 	if c.Result == pb.Compare_LESS {
@@ -148,7 +155,7 @@ func (in *inbound) compare(c *pb.Compare) {
 	if top > in.cut.Revision {
 		in.frozen(c.Key, c.RangeEnd)
 		in.fold(c)
-		return
+		return nil
 	}
 	m := in.state.maps[in.shard]
 	switch c.Result {
@@ -157,12 +164,39 @@ func (in *inbound) compare(c *pb.Compare) {
 	case pb.Compare_LESS:
 		setRevision(c, m.floor(rev-1)+1)
 	default: // EQUAL, NOT_EQUAL
-		local, ok := m.local(rev)
-		if !ok {
-			local = never
-		}
-		setRevision(c, local)
+		return in.equal(c, rev)
 	}
+	return nil
+}
+
+// equal translates = and !=. As a rule one of the shard's revisions has the number, but
+// what was written past all sharders while a fence stood shares that of the step after it.
+func (in *inbound) equal(c *pb.Compare, rev int64) (more []*pb.Compare) {
+	m := in.state.maps[in.shard]
+	local, ok := m.local(rev)
+	if !ok {
+		setRevision(c, never)
+		return nil
+	}
+	first, _ := m.ceil(rev)
+	setRevision(c, local)
+	if first == local {
+		return nil
+	}
+	if c.Result == pb.Compare_EQUAL { // from the first of them to the last
+		c.Result = pb.Compare_LESS
+		setRevision(c, local+1)
+		least := proto.Clone(c).(*pb.Compare)
+		least.Result = pb.Compare_GREATER
+		setRevision(least, first-1)
+		return []*pb.Compare{least}
+	}
+	for own := first; own < local; own++ { // none of them
+		other := proto.Clone(c).(*pb.Compare)
+		setRevision(other, own)
+		more = append(more, other)
+	}
+	return more
 }
 
 // fold makes a compare with a made-up revision what it is for every key of now: those

@@ -42,10 +42,15 @@ func (o *Order) Pin(next pipeline.Stage[*stages.Op, *stages.Reply]) pipeline.Sta
 }
 
 // PinStream is Pin for RangeStream: the moment, and the header of the answer. A stream
-// that has begun and is overtaken by a compaction ends with etcd's error.
+// that has begun and is overtaken by a compaction ends with etcd's error. Its pages are
+// read at the cut's own revisions, so what is pending on their shards is waited for here.
 func (o *Order) PinStream(ctx context.Context, r *pb.RangeRequest) (*stages.Cut, *pb.ResponseHeader, error) {
 	cut, now, err := o.cutFor(ctx, r, false)
-	return cut, o.Header(now), err
+	if err != nil {
+		return nil, nil, err
+	}
+	settled, err := o.settle(ctx, *cut, o.shardsOf(r))
+	return &settled, o.Header(now), err
 }
 
 // Translate gives key-values of a shard their global revisions, in place.
@@ -79,18 +84,27 @@ func (o *Order) cutFor(ctx context.Context, r *pb.RangeRequest, fresh bool) (at 
 	return &cut, now, nil
 }
 
-// newest is the newest moment that this process knows of, and for a serializable range the
-// newest that is complete on the shards where it lies: such a one never waits.
+// newest is the newest moment that this process knows of, and for a serializable range of
+// now the newest that is complete on the shards where it lies: such a one never waits.
 func (o *Order) newest(r *pb.RangeRequest) stages.Cut {
-	if !r.Serializable || o.executor == nil {
+	if !r.Serializable || r.Revision > 0 {
 		return o.Replayed()
 	}
-	parts := o.executor.table.Range(r.Key, r.RangeEnd)
-	shards := make([]int, len(parts))
-	for i, p := range parts {
-		shards[i] = p.Shard.Number
+	return o.before(o.shardsOf(r))
+}
+
+// shardsOf are the shards on which a range lies; all, where the routes are not known.
+func (o *Order) shardsOf(r *pb.RangeRequest) (shards []int) {
+	if o.executor == nil {
+		for _, s := range o.opts.Shards {
+			shards = append(shards, s.Number)
+		}
+		return shards
 	}
-	return o.before(shards)
+	for _, p := range o.executor.table.Range(r.Key, r.RangeEnd) {
+		shards = append(shards, p.Shard.Number)
+	}
+	return shards
 }
 
 // past is the cut at an older revision, as seen from now; an error like etcd's if there

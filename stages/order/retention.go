@@ -54,7 +54,9 @@ func (o *Order) retain(ctx context.Context) {
 		if goal <= last.revision {
 			continue
 		}
-		_, err := o.Compact(ctx, &pb.CompactionRequest{Revision: goal})
+		bounded, cancel := context.WithTimeout(ctx, compactTimeout) // something may be pending for long
+		_, err := o.Compact(bounded, &pb.CompactionRequest{Revision: goal})
+		cancel()
 		switch {
 		case err == nil:
 			o.opts.Logger.Info("compacted", "revision", goal)

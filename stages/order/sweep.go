@@ -101,10 +101,14 @@ func (o *Order) sweepState() int {
 }
 
 // old is how many runs of a shard lie before the one that holds its state at a global
-// revision: those a sweep may drop.
+// revision: those a sweep may drop. Several runs may have that revision.
 func (s *state) old(shard int, global int64) int {
 	m := s.maps[shard]
-	return max(0, m.at(m.floor(global)))
+	i := m.at(m.floor(global))
+	for i > 0 && m[i-1].globalUpTo(m[i-1].end()) >= global {
+		i--
+	}
+	return max(0, i)
 }
 
 // before is old over all shards.
