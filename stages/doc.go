@@ -63,6 +63,15 @@
 // on one shard its frames are relayed, over several the pages of every shard,
 // each read at one revision, are merged as they come.
 //
+// A Txn or a DeleteRange over several shards goes another way in one order: into a batch of
+// such requests (order/transact.go, queue.go). The batch is opened in the order log, fences its
+// shards, is evaluated on what they hold at their fences (order/execute.go), decided in the log,
+// applied on each shard, and closed (order/drive.go, fence.go, apply.go). The client is answered
+// once it is decided. A write on one shard that meets a fence waits and is sent again
+// (order/fences.go); a reader waits only for what has its revision and is not on a shard yet
+// that he reads (order/settle.go); and any other sharder finishes what one leaves
+// (order/takeover.go).
+//
 // # What holds over several shards
 //
 // With one order, what holds on one etcd; package order says how. Without, there is no

@@ -56,7 +56,8 @@
 //
 // Then a read sees of each shard what the order has covered, and needs no answer of the
 // shard's quorum for it: keys that a LeaseRevoke has deleted are still read until that
-// revision is covered. So each LeaseRevoke on a shard is followed by Options.Deleted with
+// revision is covered. So Options.End returns only when they are gone for every read that begins
+// later, and a LeaseRevoke of a lease that is a shard's own is followed by Options.Deleted with
 // its revision, and only then counts as done. "Not found" from a shard means that another
 // sharder was there before, or the shard's own clock, at a revision nobody here knows:
 // the shard's current one, read linearizably, is covered instead. The marker goes after
@@ -67,8 +68,9 @@
 // stage that stands between the client and Attach.
 //
 // Headers are Options.Header's, asked for when the work is done: home's revision says
-// nothing about keys. The keys of a lease go at one revision of each shard, at several of
-// the order.
+// nothing about keys. The keys of a lease go at one moment: Options.End has it end on all its
+// shards at one revision of the order, whoever dies meanwhile; leases whose time is up may share
+// that with others.
 //
 // While the order cluster can't be reached, grants, revocations, keep-alives and first
 // attachments are refused as Unavailable, naming it. A put without a lease, or with one

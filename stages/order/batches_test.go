@@ -340,3 +340,39 @@ func TestWhatIsGivenOutIsPendingUntilTheShardIsClosed(t *testing.T) {
 		t.Fatal(p.s.pending(), p.s.at(1, 2), p.s.at(1, 3), p.s.covered)
 	}
 }
+
+// A write that found no fence was there before it, and needs not wait for the batch to be
+// decided. Whoever only looked may have seen the fence.
+func TestAWriteThatFoundNoFenceIsCoveredUnderAPin(t *testing.T) {
+	p := newPlayed(t, rand.New(rand.NewPCG(1, 1)), 2)
+	cover := func(rev int64, written ...int) int64 {
+		p.replay(Entry{Cover: []Covered{{0, rev}, {1, 1}}, Written: written})
+		return p.s.covered[0]
+	}
+	p.replay(Entry{Open: &Open{Nonce: "a", Until: 1000, Shards: []int{0}, Items: 1}})
+	a := p.s.batches.byNonce["a"]
+	if got := cover(5); got != 1 {
+		t.Fatalf("a cover moves a pinned shard to %d", got)
+	}
+	if got := cover(5, 1); got != 1 {
+		t.Fatalf("the mark of another shard moves it to %d", got)
+	}
+	if got := cover(5, 0); got != 5 || p.s.revision != 5 {
+		t.Fatalf("a write before the fence: at %d, revision %d", got, p.s.revision)
+	}
+	p.replay(Entry{Decided: &Decided{ID: a.ID, At: []Covered{{0, 7}}, Items: []Outcome{{Writes: []int{0}}}}})
+	if got := cover(9, 0); got != 7 || p.s.revision != 7 {
+		t.Fatalf("decided: at %d, revision %d", got, p.s.revision)
+	}
+	p.replay(Entry{Closed: &Closed{ID: a.ID, Ends: []End{{Shard: 0, Fence: 7, Steps: []int64{8}, Revision: 8}}}})
+	p.replay(Entry{Open: &Open{Nonce: "b", Until: 1000, Shards: []int{0}, Items: 1}})
+	p.replay(Entry{Decided: &Decided{ID: p.s.pos, RolledBack: true}})
+	if got := cover(12, 0); got != 8 {
+		t.Fatalf("rolled back: at %d", got)
+	}
+	p.replay(Entry{Closed: &Closed{ID: p.s.batches.byNonce["b"].ID, Ends: []End{{Shard: 0, Revision: 9}}}})
+	p.replay(Entry{Open: &Open{Nonce: "c", Until: 1000, Shards: []int{0}}})
+	if got := cover(12, 0); got != 9 {
+		t.Fatalf("under a pin: at %d", got)
+	}
+}

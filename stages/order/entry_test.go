@@ -19,6 +19,7 @@ var stored = []struct {
 		Entry{Genesis: &Genesis{Deployment: "00c0ffee00000001", Fingerprint: "f1", Routes: []string{`"" = a`}, FirstRevision: 100,
 			Shards: []GenesisShard{{Name: "a", ClusterID: 1<<64 - 1, Revision: 3, Compacted: 2, Internal: []int64{3}}}}}},
 	{"cover, version 1", "0102" + "00" + "05" + "02" + "ac02", Entry{Cover: []Covered{{0, 5}, {2, 300}}}},
+	{"written, version 2", "0208" + "01" + "02" + "00" + "05" + "02" + "ac02", Entry{Cover: []Covered{{0, 5}, {2, 300}}, Written: []int{2}}},
 	{"compacted, version 1", "0103" + "ac02", Entry{Compacted: 300}},
 }
 
