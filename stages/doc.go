@@ -20,8 +20,8 @@
 // which shards hold the keys, and makes a [Call] for each with the request narrowed
 // to its part. How much of a sort and a limit a shard can do is decided in
 // sort.go. What can't be answered rightly by shards that each count their own
-// revisions is refused here: a Txn over several shards, a Range at a revision over
-// several shards, and (compact.go) Compact.
+// revisions is refused here: without one order a Txn over several shards, a Range at a
+// revision over several shards, and (compact.go) Compact.
 //
 // Scatter runs the calls at the same time: pipeline.Scatter for reads, where the
 // first failure ends the rest, [ScatterDelete] (delete.go) for DeleteRange, where
@@ -37,6 +37,12 @@
 // client's revisions become the shard's, and the shard's the client's. What may write is
 // guarded by the shard itself, and its answer waits until the write has its place in the
 // order log.
+//
+// Transact (order/transact.go), only with one order, around route to gather. A Txn or
+// DeleteRange that touches several shards leaves the chain here: it goes into a batch, and
+// the order log decides its revision and outcome (order/drive.go). Until its shards are
+// known to have it, it is pending there: reads at its revision wait, on those shards alone
+// (order/settle.go).
 //
 // Gather (gather.go, mergerange.go, delete.go). One reply passes whole. Several
 // are merged into what one etcd with all the keys would say. If the shards' first
@@ -112,7 +118,8 @@
 //
 // Merge (watch/merge.go, inlet.go). In one order a watch over several shards has an inlet
 // for each leg, where its events wait until no shard can have an earlier one any more, and
-// a goroutine that takes them from there into the mailbox, a revision in one piece. A leg
+// a goroutine that takes them from there into the mailbox, a revision in one piece, which
+// may have events of several shards: then in the order of its operations. A leg
 // that finds its inlet full is set aside as one that finds the mailbox full.
 //
 // Send (watch/session.go, fragment.go). The sender, the only goroutine that writes to the
