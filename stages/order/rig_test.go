@@ -3,6 +3,7 @@ package order_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type rig struct {
 	order    *etcdtest.Etcd
 	etcds    []*etcdtest.Etcd
 	genesis  *order.Genesis
+	once     sync.Once
 	deadline context.Context
 }
 
@@ -138,7 +140,7 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 
 // chains are those of cmd/sharder without door, leases and watches.
 func (s *sharder) chains() {
-	decode := stages.Decoder{Reserve: true, MaxTxnOps: order.MaxTxnOps}
+	decode := stages.Decoder{Reserve: true, MaxTxnOps: order.MaxTxnOps, MaxRequestBytes: 1536 << 10} // as etcd by default
 	read := pipeline.Wrap(stages.CallShard, s.At, stages.Lane)
 	write := pipeline.Wrap(stages.CallShard, s.Commit, stages.Lane, s.Guard)
 	pinned := pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(read), stages.MergeRange)
@@ -181,11 +183,12 @@ func (r *rig) Range(s *sharder, key, end string, edit ...func(*pb.RangeRequest))
 	return fmt.Sprintf("%sat %d", text, resp.Header.Revision)
 }
 
+// ctx bounds a test, from its first use on.
 func (r *rig) ctx() context.Context {
-	if r.deadline == nil {
+	r.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		r.t.Cleanup(cancel)
 		r.deadline = ctx
-	}
+	})
 	return r.deadline
 }
