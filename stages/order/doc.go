@@ -39,6 +39,16 @@
 // A revision that a client names is translated to the shard's own (in.go), and back in
 // the answer (out.go). If it is above what was replayed, the log is read first.
 //
+// # Several shards
+//
+// What may write on several shards goes through [Order.Transact] into a queue, and from
+// there in batches (queue.go). The log says how far each batch is: open, decided, closed
+// (batches.go); a fence on each of its shards keeps all other writes away between the moment
+// at which it is evaluated and that at which it is applied (drive.go, fence.go, apply.go).
+// Any sharder can take every step, so one that dies leaves nothing behind (takeover.go). A write that
+// meets a fence waits and comes back (fences.go); a read waits only for what has a
+// revision already and is not on its shard yet (settle.go).
+//
 // # What keeps it going
 //
 // Checkpoints of the state (save.go), so that the log can be forgotten behind them.
