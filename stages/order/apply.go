@@ -180,6 +180,8 @@ func (a *applying) revoke(ctx context.Context) (int64, error) {
 	if err := p.Wait(); err != nil || !some {
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, a.order.opts.StepTimeout)
+	defer cancel()
 	return a.order.head(ctx, a.shard)
 }
 
@@ -255,11 +257,7 @@ func (a *applying) recordEnd(ctx context.Context, f *standing) (End, *pb.TxnResp
 	}
 	send := func(ops []*pb.RequestOp) (*pb.TxnResponse, error) {
 		return a.order.shardTxn(ctx, a.shard, &pb.TxnRequest{
-			Compare: []*pb.Compare{same, {
-				Key: []byte(closedKey), Target: pb.Compare_VALUE, Result: pb.Compare_LESS,
-				TargetUnion: &pb.Compare_Value{Value: []byte(idText(a.batch.ID))},
-			}},
-			Success: ops, Failure: ledgerOps(),
+			Compare: []*pb.Compare{same, closedBelow(a.batch.ID)}, Success: ops, Failure: ledgerOps(),
 		})
 	}
 	record := putOp(closedKey, []byte(closedValue(a.batch.ID, e.Fence, closedApart, nil)))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/sourcegraph/conc"
@@ -16,6 +15,7 @@ import (
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // drive carries one batch on, as far as it goes: from whatever the log says about it to its
@@ -53,9 +53,7 @@ func (e *notDone) Unwrap() error { return e.err }
 // RolledBack or Failed, and what to tell the clients. A pin is told of when it is closed.
 func (o *Order) runBatch(ctx context.Context, shards []int, items []item, told func(b *batch, outcome string, err error)) {
 	d := &drive{order: o, nonce: newNonce(), items: items, step: time.Now()}
-	if !o.drives.enter(d.nonce) {
-		return // never: nobody has this nonce
-	}
+	o.drives.enter(d.nonce) // nobody else has this nonce
 	defer o.drives.leave(d.nonce)
 	b, err := d.open(ctx, shards, countItems(items))
 	var never *notDone
@@ -115,10 +113,9 @@ func (d *drive) open(ctx context.Context, shards []int, items int) (*batch, erro
 	e := Entry{Open: &Open{Nonce: d.nonce, Until: until, Shards: shards, Items: items, By: o.opts.Name, At: time.Now().UnixMilli()}}
 	for tried := false; ; tried = true {
 		pos, err := o.appendOpen(ctx, e.encode(), recordKey{until, d.nonce}, text)
+		refused := err
 		if err == nil {
 			err = o.until(ctx, func(s *state) bool { return s.pos >= pos })
-		} else if !tried && notSent(err) {
-			return nil, &notDone{o.away(err)}
 		}
 		if err != nil {
 			if _, err = o.Now(ctx); err != nil {
@@ -129,6 +126,10 @@ func (d *drive) open(ctx context.Context, shards []int, items int) (*batch, erro
 		switch {
 		case b != nil:
 			return b, nil
+		case !tried && isRefusal(refused):
+			return nil, &notDone{o.away(refused)}
+		case late && o.drives.skipped(d.nonce):
+			return nil, errLongAgo
 		case late:
 			return nil, &notDone{refuse(codes.Unavailable, "transaction over several shards: the order log did not take it in time; nothing was done")}
 		}
@@ -138,14 +139,20 @@ func (d *drive) open(ctx context.Context, shards []int, items int) (*batch, erro
 	}
 }
 
-// notSent tells whether an append certainly reached nobody.
-func notSent(err error) bool {
-	return errors.Is(err, pipeline.ErrFull)
+// errLongAgo is for a process that slept for so long that the log does not tell any more what
+// became of its batch.
+var errLongAgo = refuse(codes.Unavailable, "transaction over several shards: outcome unknown: the order log does not reach back to it any more")
+
+// isRefusal tells whether an append that failed is not under way any more: what of it is not
+// in the log by now never will be.
+func isRefusal(err error) bool {
+	return errors.Is(err, pipeline.ErrFull) || isEtcd(err, rpctypes.ErrGRPCNoSpace) ||
+		isEtcd(err, rpctypes.ErrGRPCRequestTooManyRequests) || isEtcd(err, rpctypes.ErrGRPCRequestTooLarge)
 }
 
-// appendOpen is one bounded attempt.
+// appendOpen is one bounded attempt; a large record has time for each of its pieces.
 func (o *Order) appendOpen(ctx context.Context, entry []byte, key recordKey, record []byte) (int64, error) {
-	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	bounded, cancel := context.WithTimeout(ctx, appendTimeout*time.Duration(1+len(record)/recordPiece))
 	defer cancel()
 	return o.journal.Open(bounded, entry, key.until, key.nonce, record)
 }
@@ -154,10 +161,11 @@ func (o *Order) appendOpen(ctx context.Context, entry []byte, key recordKey, rec
 // is lost, or a test had it die; then others will go on.
 func (d *drive) run(ctx context.Context) error {
 	o := d.order
-	for pause := minPause; ; {
+	for pause, told := minPause, false; ; {
 		b := o.batchNamed(d.nonce)
 		if b == nil {
-			return nil // it is so long ago that nobody remembers
+			d.tell(nil, Failed, errLongAgo)
+			return nil
 		}
 		switch {
 		case b.Phase == rolledBack:
@@ -178,8 +186,11 @@ func (d *drive) run(ctx context.Context) error {
 		case errors.Is(err, errDied):
 			return err
 		case err == nil:
-			pause = minPause
+			pause, told = minPause, false
 			continue
+		case pause == maxPause && !told:
+			told = true
+			o.opts.Logger.Warn("a transaction does not get on", "batch", b.ID, "step", b.Phase.String(), "shards", o.namesOf(b.Left), "error", err)
 		}
 		o.opts.Logger.Debug("a batch does not get on", "batch", b.ID, "phase", b.Phase, "error", err)
 		// Perhaps others are further than we know.
@@ -222,7 +233,7 @@ func (d *drive) load(ctx context.Context, b *batch) error {
 			return err
 		}
 		if now := d.order.batchNamed(d.nonce); now == nil || now.finished() {
-			return nil
+			return errEnded
 		}
 		return d.withoutRecord(ctx, b)
 	}
@@ -235,7 +246,10 @@ func (d *drive) load(ctx context.Context, b *batch) error {
 func (d *drive) withoutRecord(ctx context.Context, b *batch) error {
 	if b.Phase <= active && !b.pin() {
 		d.why = refuse(codes.Unavailable, "transaction over several shards: the order cluster has lost what it was about; nothing was done")
-		return d.append(ctx, Entry{Decided: &Decided{ID: b.ID, RolledBack: true}})
+		if err := d.append(ctx, Entry{Decided: &Decided{ID: b.ID, RolledBack: true}}); err != nil {
+			return err
+		}
+		return errEnded // b is not what it was
 	}
 	if b.pin() { // its leases are still owed, and will be ended by another
 		d.items = []item{}
@@ -248,7 +262,7 @@ func (d *drive) withoutRecord(ctx context.Context, b *batch) error {
 func (d *drive) wait(ctx context.Context, b *batch) error {
 	limit := queueTimeout
 	if d.takeover {
-		limit += queueTimeout
+		limit = 0 // whoever takes it over has waited before
 	}
 	patient, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -326,6 +340,10 @@ func (d *drive) fence(ctx context.Context, b *batch) ([]Covered, error) {
 	return p(ctx, b.Shards)
 }
 
+// evaluateTimeouts is how many times StepTimeout an evaluation may take, of all that it
+// reads: the shards are fenced meanwhile.
+const evaluateTimeouts = 3
+
 // evaluate says what becomes of each item on the state at the fences.
 func (d *drive) evaluate(ctx context.Context, b *batch, fences []Covered) ([]Outcome, error) {
 	o := d.order
@@ -338,6 +356,8 @@ func (d *drive) evaluate(ctx context.Context, b *batch, fences []Covered) ([]Out
 		}
 	}
 	at := o.cutAt(fences)
+	ctx, cancel := context.WithTimeout(ctx, evaluateTimeouts*o.opts.StepTimeout)
+	defer cancel()
 	return some(ctx, d.items, func(ctx context.Context, it item) (Outcome, error) {
 		if it.Txn == nil {
 			return o.evaluateEnds(ctx, it.Ends, fences)
@@ -508,54 +528,4 @@ func (d *drive) timed(ctx context.Context, name string, id int64, shards []int, 
 		return fmt.Errorf("%w at %s: %w", errDied, name, err)
 	}
 	return nil
-}
-
-// batchNamed is what the log says about a batch by its nonce; nil if it knows none.
-func (o *Order) batchNamed(nonce string) *batch {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	b := o.state.batches.byNonce[nonce]
-	if b == nil {
-		return nil
-	}
-	picture := *b
-	return &picture
-}
-
-// number is how many entries have been replayed.
-func (o *Order) number() int64 {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	return o.state.number
-}
-
-// drives are the batches that this process drives at the moment, by nonce.
-type drives struct {
-	mu  sync.Mutex
-	all map[string]bool
-}
-
-func (d *drives) enter(nonce string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.all[nonce] {
-		return false
-	}
-	if d.all == nil {
-		d.all = map[string]bool{}
-	}
-	d.all[nonce] = true
-	return true
-}
-
-func (d *drives) leave(nonce string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.all, nonce)
-}
-
-func (d *drives) has(nonce string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.all[nonce]
 }

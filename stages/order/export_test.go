@@ -3,6 +3,10 @@ package order
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/sourcegraph/conc"
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -73,6 +77,37 @@ func RandomTxn(rnd *rand.Rand, revision int64) *pb.TxnRequest {
 		})
 		if !r.endless || !keeps && checkWrites(txn) == nil {
 			return txn
+		}
+	}
+}
+
+// FenceTxn is what puts the fence of a batch on a shard.
+func FenceTxn(id int64, fingerprint string) *pb.TxnRequest { return fenceTxn(id, fingerprint) }
+
+// RecordPrefix is where the records of batches are in the order cluster.
+const RecordPrefix = recordPrefix
+
+// DriveAll drives every batch there is from the moment it is in the log, until ctx ends.
+func (o *Order) DriveAll(ctx context.Context) {
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	for ctx.Err() == nil {
+		o.mu.RLock()
+		changed, queue := o.changed, slices.Clone(o.state.batches.queue)
+		o.mu.RUnlock()
+		for _, b := range queue {
+			if !o.drives.enter(b.Nonce) {
+				continue
+			}
+			wg.Go(func() {
+				defer o.drives.leave(b.Nonce)
+				d := &drive{order: o, nonce: b.Nonce, step: time.Now()}
+				_ = d.run(ctx)
+			})
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
 		}
 	}
 }

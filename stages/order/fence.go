@@ -164,18 +164,28 @@ func (o *Order) shardTxn(ctx context.Context, s *stages.Shard, t *pb.TxnRequest)
 // errEnded says that the batch has ended on the shard meanwhile: the log says how, or will.
 var errEnded = fmt.Errorf("the batch has ended on the shard")
 
+// fenceTxn puts the fence of a batch, unless another stands, the batch or a later one has
+// ended on the shard, or the routes are others.
+func fenceTxn(id int64, fingerprint string) *pb.TxnRequest {
+	return &pb.TxnRequest{
+		Compare: []*pb.Compare{versionIs(fenceKey, 0), closedBelow(id), valueIs(RoutesKey, []byte(fingerprint))},
+		Success: []*pb.RequestOp{putOp(fenceKey, []byte(fenceValue(id, 0, nil)))},
+		Failure: ledgerOps(),
+	}
+}
+
+// closedBelow holds on a shard where neither a batch nor a later one has ended.
+func closedBelow(id int64) *pb.Compare {
+	return &pb.Compare{
+		Key: []byte(closedKey), Target: pb.Compare_VALUE, Result: pb.Compare_LESS,
+		TargetUnion: &pb.Compare_Value{Value: []byte(idText(id))},
+	}
+}
+
 // putFence has the fence of a batch stand on a shard, and gives its revision.
 func (o *Order) putFence(ctx context.Context, id int64, s *stages.Shard) (int64, error) {
 	for {
-		r, err := o.shardTxn(ctx, s, &pb.TxnRequest{
-			Compare: []*pb.Compare{
-				versionIs(fenceKey, 0),
-				{Key: []byte(closedKey), Target: pb.Compare_VALUE, Result: pb.Compare_LESS, TargetUnion: &pb.Compare_Value{Value: []byte(idText(id))}},
-				valueIs(RoutesKey, []byte(o.opts.Fingerprint)),
-			},
-			Success: []*pb.RequestOp{putOp(fenceKey, []byte(fenceValue(id, 0, nil)))},
-			Failure: ledgerOps(),
-		})
+		r, err := o.shardTxn(ctx, s, fenceTxn(id, o.opts.Fingerprint))
 		if err != nil {
 			return 0, err
 		}

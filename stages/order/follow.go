@@ -66,6 +66,7 @@ func (o *Order) reload(ctx context.Context) error {
 		return nil
 	}
 	o.state = s
+	o.drives.reloaded(&s.batches)
 	o.sweeps.loaded(c.Swept)
 	o.covers.signal() // what was pinned may not be any more
 	o.notify()
@@ -126,6 +127,11 @@ func (o *Order) take(r Record) error {
 	}
 	if e.Compacted > 0 {
 		o.sweeps.signal()
+	}
+	if e.Open != nil {
+		if b := o.state.batches.byNonce[e.Open.Nonce]; b != nil {
+			o.drives.opened(b)
+		}
 	}
 	o.released(e)
 	o.notify()

@@ -72,7 +72,11 @@ func (o *Order) stuck(queue []batch, seen map[string]sighting, now time.Time) (o
 		s, known := seen[b.Nonce]
 		switch {
 		case !known || s.phase != b.Phase || s.left != len(b.Left):
-			seen[b.Nonce] = sighting{b.Phase, len(b.Left), now, takeoverAfter + o.opts.Random(takeoverAfter)}
+			least := takeoverAfter
+			if b.Phase == queued {
+				least = 2 * queueTimeout // then it is given up; its coordinator does that sooner
+			}
+			seen[b.Nonce] = sighting{b.Phase, len(b.Left), now, least + o.opts.Random(takeoverAfter)}
 		case now.Sub(s.since) >= s.limit && !o.drives.has(b.Nonce):
 			out = append(out, b)
 		}
