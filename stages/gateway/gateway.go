@@ -126,7 +126,7 @@ func (g *Gateway) accept(ctx context.Context, l net.Listener, serving *conc.Wait
 // was gone already.
 func temporary(err error) bool {
 	var ne net.Error
-	//nolint:staticcheck // Temporary has no successor for what Accept returns.
+	//lint:ignore SA1019 what Accept returns has nothing else to tell by
 	return errors.As(err, &ne) && ne.Temporary()
 }
 
