@@ -233,13 +233,23 @@ func (m *Manager) ensure(ctx context.Context, r record, s *stages.Shard) (alive 
 			return false, err
 		}
 		if !st.live || st.born != r.born {
-			// Nobody else may be left to do it. If it fails, the sweep does.
-			_ = m.revokeOn(ctx, m.places.of(s), r.shardID)
+			m.undoGrant(ctx, s, r, st)
 			return false, nil
 		}
 		m.known.attach(r, s.Number)
 		return true, nil
 	})
+}
+
+// undoGrant revokes what was granted on a shard for a lease that turned out not to be live.
+// Nobody else may be left to do it; if it fails, the sweep does. With one order over all
+// shards a lease that is owed may have keys there, which end with all others.
+func (m *Manager) undoGrant(ctx context.Context, s *stages.Shard, r record, st state) {
+	if m.o.End != nil && st.owed() && st.born == r.born {
+		_ = m.finishFor(ctx, st)
+		return
+	}
+	_ = m.endHusk(ctx, m.places.of(s), r.shardID)
 }
 
 // refused looks after a shard said "lease not found". retry: a lease that was sent

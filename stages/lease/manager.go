@@ -63,7 +63,7 @@ type Options struct {
 
 	KeepAliveStreams int           // upstream keep-alive streams, per identity; 4
 	MaxRenewals      int           // leases being renewed at once, per shard; 65536
-	Workers          int           // expired leases finished at once; 32
+	Workers          int           // expired leases finished at once; 32, with End 128: they share batches
 	MaxDebts         int           // expired leases remembered; more are found again at home; 262144
 	CacheSize        int           // leases and aliases remembered; 65536 each
 	Timeout          time.Duration // one call of our own to a shard; 5s
@@ -86,6 +86,9 @@ func (o Options) withDefaults() Options {
 	}
 	number(&o.KeepAliveStreams, 4)
 	number(&o.MaxRenewals, 1<<16)
+	if o.End != nil {
+		number(&o.Workers, 128)
+	}
 	number(&o.Workers, 32)
 	number(&o.MaxDebts, 1<<18)
 	number(&o.CacheSize, 1<<16)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
@@ -183,16 +184,28 @@ func (m *Manager) revokeNative(ctx context.Context, r *pb.LeaseRevokeRequest) (*
 	if s == nil {
 		return nil, rpctypes.ErrGRPCLeaseNotFound
 	}
-	p := m.places.of(s)
-	resp, err := p.lease.LeaseRevoke(ctx, r)
-	err = at(s, err)
-	if uncovered := m.coverEnd(ctx, p, resp.GetHeader().GetRevision(), err); uncovered != nil {
-		return nil, uncovered
-	}
-	m.native.drop(r.ID)
+	resp, err := m.endNative(ctx, m.places.of(s), r)
 	if err != nil {
 		return nil, err
 	}
 	resp.Header, err = m.header(ctx, true, resp.Header)
+	return resp, err
+}
+
+// endNative revokes a lease of a shard's own, and forgets it when that is covered.
+func (m *Manager) endNative(ctx context.Context, p *place, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if m.o.End != nil {
+		err := m.end(ctx, []*stages.Shard{p.shard}, r.ID, false)
+		if err == nil {
+			m.native.drop(r.ID)
+		}
+		return &pb.LeaseRevokeResponse{}, err
+	}
+	resp, err := p.lease.LeaseRevoke(ctx, r)
+	err = at(p.shard, err)
+	if uncovered := m.coverEnd(ctx, p, resp.GetHeader().GetRevision(), err); uncovered != nil {
+		return nil, uncovered
+	}
+	m.native.drop(r.ID)
 	return resp, err
 }

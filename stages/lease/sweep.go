@@ -133,7 +133,7 @@ func (m *Manager) sweepLease(ctx context.Context, s *stages.Shard, id int64) (na
 	if r.GrantedTTL != shardTTL {
 		return true, nil
 	}
-	if err = m.revokeOn(ctx, m.places.of(s), id); err == nil {
+	if err = m.endHusk(ctx, m.places.of(s), id); err == nil {
 		m.o.Logger.Info("revoked a lease on a shard whose lease at home has ended", "shard", s.Name, "id", hexID(id))
 	}
 	return false, err

@@ -29,10 +29,12 @@ func (m *Manager) endTogether(ctx context.Context, st state, ask func(*place) bo
 		}
 		shards = append(shards, p.shard)
 	}
-	err := m.o.End(ctx, shards, st.shardID, withOthers)
-	m.reportEnd(ctx, shards, err)
-	if err != nil {
-		return m.unfinished(ctx, st, []string{"its shards"}, []error{err})
+	if err := m.end(ctx, shards, st.shardID, withOthers); err != nil {
+		bad := "its shards"
+		if s := shardOf(err); s != nil {
+			bad = s.String()
+		}
+		return m.unfinished(ctx, st, []string{bad}, []error{err})
 	}
 	if err := m.revokeOn(ctx, m.places.home, st.shardID); err != nil {
 		return m.unfinished(ctx, st, []string{m.o.Home.String()}, []error{err})
@@ -40,21 +42,44 @@ func (m *Manager) endTogether(ctx context.Context, st state, ask func(*place) bo
 	return nil
 }
 
-// reportEnd notes which shards answer.
-func (m *Manager) reportEnd(ctx context.Context, shards []*stages.Shard, err error) {
-	if ctx.Err() != nil {
-		return // that says nothing about the shards
+// end has what is on some shards end, no longer than one call of our own may take: a batch
+// that is held up by a shard goes on without us.
+func (m *Manager) end(ctx context.Context, shards []*stages.Shard, shardID int64, withOthers bool) error {
+	own, cancel := context.WithTimeout(ctx, m.o.Timeout)
+	defer cancel()
+	err := m.o.End(own, shards, shardID, withOthers)
+	if ctx.Err() == nil { // else it says nothing about the shards
+		m.reportEnd(shards, err)
 	}
+	return err
+}
+
+// shardOf is the shard that an error comes from, nil if it names none.
+func shardOf(err error) *stages.Shard {
 	var where *stages.ShardError
-	switch {
-	case err == nil:
+	if errors.As(err, &where) {
+		return where.Shard
+	}
+	return nil
+}
+
+// endHusk revokes what is left on one shard of a lease that has ended. With one order over
+// all shards that waits until no transaction is under way there.
+func (m *Manager) endHusk(ctx context.Context, p *place, shardID int64) error {
+	if m.o.End == nil {
+		return m.revokeOn(ctx, p, shardID)
+	}
+	return m.end(ctx, []*stages.Shard{p.shard}, shardID, true)
+}
+
+// reportEnd notes which shards answer.
+func (m *Manager) reportEnd(shards []*stages.Shard, err error) {
+	if err == nil {
 		for _, s := range shards {
 			m.places.of(s).health.report(true)
 		}
-	case errors.As(err, &where) && unreachable(err):
-		if p := m.places.of(where.Shard); p != nil {
-			p.health.report(false)
-		}
+	} else if p := m.places.of(shardOf(err)); p != nil && unreachable(err) {
+		p.health.report(false)
 	}
 }
 

@@ -16,18 +16,41 @@ import (
 
 // TimeToLive answers for one lease: whether it exists from its marker, its time from
 // home, its keys, if asked for, from every shard it was attached to. A lease that is
-// at its end but not finished has a TTL of 0; one that doesn't exist -1.
+// at its end but not finished has a TTL of 0; one that doesn't exist -1. With one order over
+// all shards its keys are listed all or none: an end that is under way is waited for.
 func (m *Manager) TimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
-	st, err := m.home.look(ctx, r.ID)
-	if err != nil {
-		return nil, err
+	whole := r.Keys && m.o.End != nil
+	for range 3 { // each round more means that it ended, or was granted anew
+		st, err := m.home.look(ctx, r.ID)
+		switch {
+		case err != nil:
+			return nil, err
+		case !st.found:
+			return m.timeToLiveNative(ctx, r, st.header)
+		case whole && st.owed():
+			if err := m.finishFor(ctx, st); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		out, err := m.timeToLive(ctx, r, st)
+		if err != nil || !whole {
+			return out, err
+		}
+		// Nothing is deleted before the tick has gone.
+		now, err := m.home.look(ctx, r.ID)
+		if err != nil || now.live && now.born == st.born {
+			return out, err
+		}
 	}
-	if !st.found {
-		return m.timeToLiveNative(ctx, r, st.header)
-	}
+	return nil, gone(ctx, "lease %x ends and is granted again all the time", uint64(r.ID))
+}
+
+// timeToLive is TimeToLive for a lease with records.
+func (m *Manager) timeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest, st state) (*pb.LeaseTimeToLiveResponse, error) {
 	out := &pb.LeaseTimeToLiveResponse{ID: r.ID, GrantedTTL: st.ttl}
 	var mu sync.Mutex
-	_, err = pipeline.Scatter(func(ctx context.Context, s *stages.Shard) (struct{}, error) {
+	_, err := pipeline.Scatter(func(ctx context.Context, s *stages.Shard) (struct{}, error) {
 		part, err := m.askTTL(ctx, s, &pb.LeaseTimeToLiveRequest{ID: st.shardID, Keys: r.Keys})
 		if err != nil {
 			return struct{}{}, err

@@ -160,7 +160,7 @@ func (a *applying) endLeases(ctx context.Context) (End, error) {
 }
 
 // revokesAtOnce bounds the leases that end on one shard at the same time.
-const revokesAtOnce = 32
+const revokesAtOnce = endsAtOnce
 
 // revoke ends the leases of the batch that may have keys here, and gives the shard's revision
 // behind that, 0 if nothing was to be done.

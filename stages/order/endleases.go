@@ -19,7 +19,8 @@ import (
 // returns without an error every read that begins later finds them gone, all at one
 // revision. With others it may end at the same revision as leases of other calls that
 // lie on several shards as well. A lease that ended before is no error. After an error it may have
-// ended or not, and this may be called again.
+// ended or not, and this may be called again. An error that one shard is to blame for, since it is
+// away or does not answer, is a stages.ShardError.
 func (o *Order) EndLease(ctx context.Context, shards []*stages.Shard, id int64, withOthers bool) error {
 	e := leaseEnd{ID: id}
 	for _, s := range shards {
@@ -27,19 +28,52 @@ func (o *Order) EndLease(ctx context.Context, shards []*stages.Shard, id int64, 
 	}
 	slices.Sort(e.Shards)
 	e.Shards = slices.Compact(e.Shards)
-	switch {
-	case len(e.Shards) == 0:
+	if len(e.Shards) == 0 {
 		return nil
-	case !withOthers:
-		return o.endTogether(ctx, []leaseEnd{e})
 	}
-	done := o.ends.join(e)
-	select {
-	case err := <-done:
+	if err := o.canEnd(e.Shards); err != nil {
 		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	var err error
+	if withOthers {
+		c := o.ends.join(e)
+		select {
+		case <-c.done:
+			return c.err
+		case <-ctx.Done():
+		}
+	} else if err = o.endTogether(ctx, e.Shards, []leaseEnd{e}); ctx.Err() == nil {
+		return err
+	}
+	return o.heldUp(e.Shards, errors.Join(context.Cause(ctx), err))
+}
+
+// canEnd tells why leases can't end on these shards at present.
+func (o *Order) canEnd(shards []int) error {
+	for _, n := range shards {
+		err := o.alarmed(n)
+		if err == nil {
+			err = o.opts.ShardReady(n)
+		}
+		if err != nil {
+			return &stages.ShardError{Shard: o.opts.Shards[n], Err: err}
+		}
+	}
+	return o.usable()
+}
+
+// heldUp is the error of a call that has no time left: it blames the first of the shards that
+// has not done what a batch waits for.
+func (o *Order) heldUp(shards []int, err error) error {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, n := range shards {
+		p := o.state.batches.pinned(n)
+		if p != nil && (p.pin() || p.Phase == decided) {
+			return &stages.ShardError{Shard: o.opts.Shards[n], Err: err}
+		}
+	}
+	return err
 }
 
 // ends gathers leases that are to end on the same shards, so that those which end while a batch
@@ -50,37 +84,47 @@ type ends struct {
 	wake   chan struct{}
 }
 
+// endGroup is what waits for the batch that is under way on its shards. A lease waits once,
+// whoever asks and however often, so there are no more than leases that end.
 type endGroup struct {
-	waiting []endCall
+	shards  []int
+	waiting []*endCall
+	byID    map[int64]*endCall // those that wait
 	running bool
 }
 
+// endCall is one lease that is to end. done is closed when err says how that went.
 type endCall struct {
 	end  leaseEnd
-	done chan error // takes one
+	done chan struct{}
+	err  error
 }
 
-// endsAtOnce bounds the leases that end in one batch.
-const endsAtOnce = 256
+// endsAtOnce bounds the leases that end in one batch: writes on its shards wait meanwhile.
+const endsAtOnce = 64
 
 func newEnds() ends { return ends{groups: map[string]*endGroup{}, wake: make(chan struct{}, 1)} }
 
-func (e *ends) join(end leaseEnd) <-chan error {
-	c := endCall{end, make(chan error, 1)}
+func (e *ends) join(end leaseEnd) *endCall {
 	key := fmt.Sprint(end.Shards)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g := e.groups[key]
 	if g == nil {
-		g = &endGroup{}
+		g = &endGroup{shards: end.Shards, byID: map[int64]*endCall{}}
 		e.groups[key] = g
 	}
-	g.waiting = append(g.waiting, c)
+	c := g.byID[end.ID]
+	if c == nil {
+		c = &endCall{end: end, done: make(chan struct{})}
+		g.byID[end.ID] = c
+		g.waiting = append(g.waiting, c)
+	}
 	select {
 	case e.wake <- struct{}{}:
 	default:
 	}
-	return c.done
+	return c
 }
 
 // idle are the groups that wait and don't run; they count as running from now on.
@@ -97,16 +141,19 @@ func (e *ends) idle() (keys []string) {
 }
 
 // next takes what waits in a group; with nothing there the group is gone.
-func (e *ends) next(key string) []endCall {
+func (e *ends) next(key string) (shards []int, calls []*endCall) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g := e.groups[key]
 	n := min(len(g.waiting), endsAtOnce)
-	calls := g.waiting[:n:n]
+	calls = g.waiting[:n:n]
+	for _, c := range calls {
+		delete(g.byID, c.end.ID)
+	}
 	if g.waiting = g.waiting[n:]; n == 0 {
 		delete(e.groups, key)
 	}
-	return calls
+	return g.shards, calls
 }
 
 // runEnds has the leases of EndLease end, until ctx ends.
@@ -126,52 +173,59 @@ func (o *Order) runEnds(ctx context.Context) {
 }
 
 func (o *Order) runEndsOf(ctx context.Context, key string) {
-	for calls := o.ends.next(key); len(calls) > 0; calls = o.ends.next(key) {
+	for {
+		shards, calls := o.ends.next(key)
+		if len(calls) == 0 {
+			return
+		}
 		all := make([]leaseEnd, len(calls))
 		for i, c := range calls {
 			all[i] = c.end
 		}
-		err := o.endTogether(ctx, all)
+		err := o.canEnd(shards)
+		if err == nil {
+			err = o.endTogether(ctx, shards, all)
+		}
 		for _, c := range calls {
-			c.done <- err
+			c.err = err
+			close(c.done)
 		}
 	}
 }
 
-// endTogether ends leases in one batch.
-func (o *Order) endTogether(ctx context.Context, ends []leaseEnd) error {
-	var shards []int
-	for _, e := range ends {
-		shards = append(shards, e.Shards...)
-	}
-	if len(shards) == 0 {
-		return nil
-	}
-	slices.Sort(shards)
-	shards = slices.Compact(shards)
-	for _, n := range shards {
-		if err := errors.Join(o.alarmed(n), o.opts.ShardReady(n)); err != nil {
-			return &stages.ShardError{Shard: o.opts.Shards[n], Err: err}
+// endTries is how often leases go into a batch that is rolled back before whoever waits for
+// them is told.
+const endTries = 3
+
+// endTogether ends leases that lie on the same shards in one batch, in another one if that is
+// rolled back because it had to wait for too long.
+func (o *Order) endTogether(ctx context.Context, shards []int, ends []leaseEnd) (err error) {
+	for range endTries {
+		var outcome string
+		var where *stages.ShardError
+		outcome, err = o.endOnce(ctx, shards, ends)
+		if outcome != RolledBack || errors.As(err, &where) || ctx.Err() != nil {
+			return err
 		}
 	}
-	if err := o.usable(); err != nil {
-		return err
-	}
+	return o.heldUp(shards, err)
+}
+
+// endOnce does it in one batch, and tells how that ended.
+func (o *Order) endOnce(ctx context.Context, shards []int, ends []leaseEnd) (outcome string, err error) {
 	var nonce string
-	var failed error
 	// What is decided is as good as done to every reader, but the records of the leases
 	// may go only when it is done.
-	o.runBatch(ctx, shards, []item{{Ends: ends}}, func(b *batch, _ string, err error) {
-		if failed = err; b != nil {
+	o.runBatch(ctx, shards, []item{{Ends: ends}}, func(b *batch, how string, why error) {
+		if outcome, err = how, why; b != nil {
 			nonce = b.Nonce
 		}
 	})
-	if failed == nil {
-		if b := o.batchNamed(nonce); b != nil && !b.finished() {
-			failed = refuse(codes.Unavailable, "leases have ended, and are not finished on shards %v yet", o.namesOf(b.Left))
-		}
+	if b := o.batchNamed(nonce); b != nil && !b.finished() {
+		err = &stages.ShardError{Shard: o.opts.Shards[b.Left[0]],
+			Err: refuse(codes.Unavailable, "leases have ended, and are not finished on shards %v yet", o.namesOf(b.Left))}
 	}
-	return failed
+	return outcome, err
 }
 
 // evaluateEnds finds the shards on which any of the leases has keys.

@@ -111,3 +111,13 @@ func (o *Order) DriveAll(ctx context.Context) {
 		}
 	}
 }
+
+// EndsWaiting is how many leases wait for the batch in which they end.
+func (o *Order) EndsWaiting() (n int) {
+	o.ends.mu.Lock()
+	defer o.ends.mu.Unlock()
+	for _, g := range o.ends.groups {
+		n += len(g.waiting)
+	}
+	return n
+}
