@@ -144,13 +144,13 @@ func (p *passage) fenced(ctx context.Context, id int64) error {
 	if id == p.gone {
 		return p.order.removeFence(ctx, p.shard, id)
 	}
-	p.order.fences.meet(p.shard.Number, id)
 	return p.await(ctx, id)
 }
 
 // await returns when the log says that the batch of a fence is done with the shard.
 func (p *passage) await(ctx context.Context, id int64) error {
 	o, n := p.order, p.shard.Number
+	o.fences.meet(n, id)
 	began := time.Now()
 	defer o.fenceWaited(n, began)
 	if o.position() < id { // we have not heard of that batch

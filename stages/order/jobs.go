@@ -40,12 +40,19 @@ func (o *Order) doJobs(ctx context.Context, jobs []*job) {
 	}
 	slices.Sort(shards)
 	shards = slices.Compact(shards)
-	o.runBatch(ctx, shards, items, func(b *batch, outcome string, err error) {
+	told := false
+	tell := func(b *batch, outcome string, err error) {
+		if told {
+			return
+		}
+		told = true
 		o.queue.free(shards)
 		for i, j := range jobs {
 			j.done <- ending{batch: b, index: i, outcome: outcome, err: err}
 		}
-	})
+	}
+	o.runBatch(ctx, shards, items, tell)
+	tell(nil, Failed, refuse(codes.Unavailable, "transaction over several shards: outcome unknown: nothing is known of its batch any more"))
 }
 
 // ending is how the batch of a job ended: decided, and then as the log says, or not.
