@@ -54,23 +54,35 @@
 //
 // # With one order over all shards
 //
-// Then a read sees of each shard what the order has covered, and needs no answer of the
-// shard's quorum for it: keys that a LeaseRevoke has deleted are still read until that
-// revision is covered. So Options.End returns only when they are gone for every read that begins
-// later, and a LeaseRevoke of a lease that is a shard's own is followed by Options.Deleted with
-// its revision, and only then counts as done. "Not found" from a shard means that another
-// sharder was there before, or the shard's own clock, at a revision nobody here knows:
-// the shard's current one, read linearizably, is covered instead. The marker goes after
-// all of that, so whoever finds none may say "lease not found". Nobody says so earlier: a
-// put, a keep-alive or a revocation that meets a lease which is owed and can't be finished
-// is answered Unavailable. (Without the order it is told "not found": what is left is on a
+// Then the keys of a lease go at one revision, on all shards at once, whoever ends it and
+// whoever dies meanwhile. Instead of a LeaseRevoke on each shard there is one call of
+// Options.End: package order has the lease end in a batch (a pin, if it is on one shard; an item
+// behind fences, if it is on several), and returns when every read that begins later finds
+// the keys gone. Leases that expire at the same time on the same shards go into one batch, and those
+// on several shards may share a revision; a revocation that a client asks for has its
+// own. With a shard that is away a lease ends nowhere, so either all its keys are there or none;
+// leases elsewhere do not wait for it. "Not found" on a shard means that it ended before.
+//
+// The marker goes after that, so whoever finds none may say "lease not found". Nobody says so
+// earlier: a put, a keep-alive or a revocation that meets a lease which is owed and can't be
+// finished is answered Unavailable, and so is a TimeToLive with keys, which is told all keys or
+// that the lease is gone. (Without the order a put is told "not found": what is left is on a
 // shard that doesn't answer reads either.) A put that a shard refuses is covered by the
 // stage that stands between the client and Attach.
 //
+// A LeaseRevoke between a fence and what is done under it would delete what a transaction
+// has looked at. So on a shard nothing is revoked past Options.End: a husk (see below) and a native
+// lease go the same way, and an attacher whose step 3 finds the lease owed ends it as a
+// whole. What a native lease's own shard does at the end of its time is covered by
+// Options.Deleted, since it happens at a revision nobody here knows.
+//
+// A transaction over several shards binds its leases before it begins ([Manager.Bind], which is
+// Attach), and asks under its fences whether they are live still ([Manager.Live]). The end
+// of such a lease then has to wait until the fences go: so Live waits for nothing. If it says no,
+// the transaction begins anew, and Bind waits for the end.
+//
 // Headers are Options.Header's, asked for when the work is done: home's revision says
-// nothing about keys. The keys of a lease go at one moment: Options.End has it end on all its
-// shards at one revision of the order, whoever dies meanwhile; leases whose time is up may share
-// that with others.
+// nothing about keys.
 //
 // While the order cluster can't be reached, grants, revocations, keep-alives and first
 // attachments are refused as Unavailable, naming it. A put without a lease, or with one
@@ -95,6 +107,16 @@
 // absent in a linearizable read made after the lease was listed, are revoked, at
 // start and every few minutes. A marker precedes its grants, and shard ids are not
 // used twice, so absent after listed is absent for ever.
+//
+// # How long a key may outlive its lease
+//
+// While home and the shards answer: by what home's etcd takes to see that the time is up (half a
+// second, and longer if more than a thousand leases end in a second), up to a tenth of a second
+// until the first sharder takes it (delay), and the batches before it and its own. Home's etcd gives every lease its whole
+// time again when it elects a leader. With a shard away, or without any sharder: until it
+// is back, and up to ten seconds (debts). A key that was put into a husk is the one exception:
+// its lease was called gone before; it stays until the attacher's step 3 or, if that one has
+// died, until the next sweep, SweepEvery and a fifth at the latest.
 //
 // # Adopted leases
 //
