@@ -242,7 +242,7 @@ func TestClientsHaveEtcdsOwnLimits(t *testing.T) {
 			t.Fatalf("too many operations: %v", err)
 		}
 	}
-	big := &pb.PutRequest{Key: []byte("big"), Value: make([]byte, 1536<<10-20)}
+	big := &pb.PutRequest{Key: []byte("big"), Value: make([]byte, 1536<<10-28)}
 	if _, err := s.put(r.ctx(), big); err != nil {
 		t.Fatalf("a put of etcd's largest size: %v", err)
 	}
