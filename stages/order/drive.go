@@ -321,8 +321,10 @@ func (d *drive) reason() error {
 	if d.why != nil {
 		return d.why
 	}
-	return refuse(codes.Unavailable, "transaction over several shards: another sharder rolled it back; nothing was done")
+	return errElsewhere
 }
+
+var errElsewhere = refuse(codes.Unavailable, "transaction over several shards: another sharder rolled it back; nothing was done")
 
 // breather is how long a fence waits, at most, for the writes that the one before it has
 // kept waiting.

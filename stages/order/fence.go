@@ -152,9 +152,12 @@ func readLedger(shard int, responses []*pb.ResponseOp) (l ledger, err error) {
 // shardTxn sends a Txn of sharder's own to a shard, beside its lane: those whom a batch
 // keeps waiting may hold all of that.
 func (o *Order) shardTxn(ctx context.Context, s *stages.Shard, t *pb.TxnRequest) (*pb.TxnResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.opts.StepTimeout)
+	bounded, cancel := context.WithTimeout(ctx, o.opts.StepTimeout)
 	defer cancel()
-	r, err := pb.NewKVClient(s.Conn).Txn(ctx, t)
+	r, err := pb.NewKVClient(s.Conn).Txn(bounded, t)
+	if ctx.Err() == nil {
+		o.fences.answered(s.Number, err)
+	}
 	if err != nil {
 		return nil, &stages.ShardError{Shard: s, Err: err}
 	}

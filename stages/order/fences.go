@@ -33,6 +33,8 @@ type shardFence struct {
 	gone   time.Time     // when it went
 	kept   bool          // it kept writes of this process waiting
 
+	away error // why the newest call of a batch to the shard failed; nil if it was answered
+
 	// Of the batch that was closed last: from its fence up to before its end the shard may
 	// show a part of it.
 	fence, end int64
@@ -74,6 +76,29 @@ func (f *fences) closed(id int64, e End) {
 		s.gone = time.Now()
 		s.stood, s.stands = s.gone.Sub(s.stands), time.Time{}
 	}
+}
+
+// answered notes how a call of a batch to a shard ended.
+func (f *fences) answered(shard int, err error) {
+	if err != nil && !isAway(err) {
+		err = nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shards[shard].away = err
+}
+
+// unreached tells why the batch that pins a shard does not get on there; nil if none does, or
+// it gets on as far as this process knows.
+func (o *Order) unreached(shard int) error {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.state.batches.pinned(shard) == nil {
+		return nil
+	}
+	o.fences.mu.Lock()
+	defer o.fences.mu.Unlock()
+	return o.fences.shards[shard].away
 }
 
 // add counts those that come back.

@@ -21,7 +21,7 @@ func (o *Order) runJobs(ctx context.Context) {
 		case <-o.queue.wake:
 		case <-ctx.Done():
 			for _, j := range o.queue.end() {
-				j.done <- ending{err: errStopping, outcome: Failed}
+				j.done <- ending{outcome: RolledBack, err: errStopping}
 			}
 			return
 		}

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -131,7 +132,7 @@ func (t *transaction) possible() error {
 		if err := o.alarmed(n); err != nil {
 			return err
 		}
-		if err := o.opts.ShardReady(n); err != nil {
+		if err := cmp.Or(o.opts.ShardReady(n), o.unreached(n)); err != nil {
 			return t.away(n, err)
 		}
 	}
@@ -164,11 +165,11 @@ func (t *transaction) write(ctx context.Context) (*pb.TxnResponse, string, error
 	o := t.order
 	it, err := t.prepare(ctx)
 	if err != nil {
-		return nil, Failed, err
+		return nil, RolledBack, err
 	}
 	j := &job{item: it, shards: t.shards, touched: touches(t.txn), bytes: proto.Size(t.txn), done: make(chan ending, 1)}
 	if !o.queue.put(j) {
-		return nil, Failed, refuse(codes.Unavailable, "transaction over several shards: this sharder is stopping; nothing was done")
+		return nil, RolledBack, errStopping
 	}
 	select {
 	case end := <-j.done:
@@ -176,7 +177,7 @@ func (t *transaction) write(ctx context.Context) (*pb.TxnResponse, string, error
 	case <-ctx.Done():
 	}
 	if o.queue.withdraw(j) {
-		return nil, Failed, ctxError(ctx, "it has waited for others; nothing was done")
+		return nil, RolledBack, ctxError(ctx, "it has waited for others; nothing was done")
 	}
 	return nil, Failed, ctxError(ctx, "outcome unknown: it has begun")
 }
@@ -223,7 +224,7 @@ func bindsOf(t *stages.Table, txn *pb.TxnRequest) (all []bind) {
 // answer is what the client is told of a job that ended.
 func (t *transaction) answer(ctx context.Context, end ending) (*pb.TxnResponse, string, error) {
 	if end.batch == nil {
-		return nil, end.outcome, t.named(end.err)
+		return t.undone(end.outcome, end.err)
 	}
 	b, i := end.batch, end.index
 	out := b.Ends[i]
@@ -248,18 +249,31 @@ func (t *transaction) answer(ctx context.Context, end ending) (*pb.TxnResponse, 
 	return nil, Failed, err
 }
 
-// named says of a batch that was rolled back since a shard does not answer which shard
-// and key that is. Other errors stay as they are.
-func (t *transaction) named(err error) error {
+// undone is what the client is told of a batch that was rolled back, or of which nothing is
+// known. If that was for a shard that does not answer, he is told which, and a key there; if
+// only others in the batch need that shard, or another sharder did it for reasons of its
+// own, it is worth another try.
+func (t *transaction) undone(outcome string, err error) (*pb.TxnResponse, string, error) {
 	var where *stages.ShardError
-	if !errors.As(err, &where) {
-		return err
+	switch {
+	case outcome != RolledBack:
+	case errors.Is(err, errElsewhere):
+		outcome = again
+	case errors.As(err, &where) && !slices.Contains(t.shards, where.Shard.Number):
+		outcome = again
+	case where != nil && isAway(err):
+		err = t.away(where.Shard.Number, where.Err)
 	}
+	return nil, outcome, err
+}
+
+// isAway tells whether an error says that nobody answered in time.
+func isAway(err error) bool {
 	switch status.Code(stages.ErrorStatus(err)) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return t.away(where.Shard.Number, where.Err)
+		return true
 	}
-	return err
+	return false
 }
 
 // unanswered is the error for a transaction that is done and whose answer can't be told.

@@ -339,6 +339,37 @@ func TestAShardThatIsAwayIsNamed(t *testing.T) {
 	}
 }
 
+// One that shares a batch with one whose shard is away is done all the same.
+func TestAShardThatIsAwayHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3)
+	b := newBrake(order.StepFence)
+	s := r.sharder(b.options)
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.doTxn(s, puts("1", "a", "b")) })
+	b.await(r.ctx(), t)
+	r.etcds[2].Stop()
+	wg.Go(func() {
+		if _, err := s.txn(r.ctx(), puts("2", "b2", "c2")); status.Code(err) != codes.Unavailable {
+			t.Errorf("a Txn on a shard that is away: %v", err)
+		}
+	})
+	wg.Go(func() { r.doTxn(s, puts("2", "a3", "b3")) })
+	for s.Waiting() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	close(b.release)
+	wg.Wait()
+	if got := r.Range(s, "a", "c"); !strings.HasPrefix(got, "a=1@2/2 a3=2@3/3 b=1@2/2 b3=2@3/3 at") {
+		t.Fatal(got)
+	}
+	began := time.Now()
+	if _, err := s.txn(r.ctx(), puts("2", "b2", "c2")); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"c2"`) {
+		t.Fatalf("a Txn on a shard that is known to be away: %v, after %v", err, time.Since(began))
+	}
+}
+
 // A flow of transactions over a few shards keeps neither ordinary writes out for ever nor
 // a transaction over all of them.
 func TestNobodyStarvesBesideAFlowOfTransactions(t *testing.T) {
