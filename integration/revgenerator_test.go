@@ -7,8 +7,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-
-	"github.com/sharder/sharder/integration/harness"
 )
 
 // revGenerator makes random requests to servers that have the same revisions: it knows
@@ -30,6 +28,9 @@ func (g *revGenerator) next() proto.Message {
 	case n < 14:
 		return g.del()
 	case n < 17:
+		if g.chance(2) {
+			return g.single(g.all(), 2)
+		}
 		return g.single(one(g.generator, shardKeys), 2)
 	case n == 17 && g.chance(10):
 		return g.large()
@@ -85,26 +86,16 @@ func (g *revGenerator) near(key string, which int) int64 {
 	return g.own[key][which] + g.rand.Int64N(3) - 1
 }
 
-// leased gives a put a lease of its key's own shard, or none.
+// leased gives a put any of the leases, or none.
 func (g *revGenerator) leased(r *pb.PutRequest) *pb.PutRequest {
 	if r.Lease != 0 {
-		r.Lease = g.leaseOf(string(r.Key))
+		r.Lease = g.lease()
 	}
 	return r
 }
 
-// leaseOf is a lease whose keys are all on a key's shard; spread keys have one each.
-func (g *revGenerator) leaseOf(key string) int64 {
-	for i, k := range spreadKeys {
-		if k == key {
-			return 1010 + int64(i)
-		}
-	}
-	return 1000 + int64(2*harness.OneShardOf(key, "")+g.rand.IntN(2))
-}
-
-// lease is any of those.
-func (g *revGenerator) lease() int64 { return g.leaseOf(one(g.generator, g.all())) }
+// lease is one of a few.
+func (g *revGenerator) lease() int64 { return 1000 + int64(g.rand.IntN(6)) }
 
 // read is a range with any options and revisions.
 func (g *revGenerator) read() *pb.RangeRequest {
@@ -125,17 +116,12 @@ func (g *revGenerator) dated(r *pb.RangeRequest) *pb.RangeRequest {
 	return r
 }
 
-// del deletes a key or a range on one shard.
+// del deletes a key or a range.
 func (g *revGenerator) del() *pb.DeleteRangeRequest {
-	for {
-		r := g.generator.del(g.all(), append(borders, g.all()...))
-		if harness.OneShardOf(string(r.Key), string(r.RangeEnd)) >= 0 {
-			return r
-		}
-	}
+	return g.generator.del(g.all(), append(borders, g.all()...))
 }
 
-// single is a transaction on the keys of one shard.
+// single is a transaction on some keys: those of one shard, or all.
 func (g *revGenerator) single(keys []string, depth int) *pb.TxnRequest {
 	r := g.txn(keys, depth)
 	g.redate(r)
@@ -147,8 +133,7 @@ func (g *revGenerator) single(keys []string, depth int) *pb.TxnRequest {
 	return r
 }
 
-// redate gives everything in a transaction revisions that mean something, and leases of
-// its own shard.
+// redate gives everything in a transaction revisions that mean something, and leases.
 func (g *revGenerator) redate(r *pb.TxnRequest) {
 	for i, c := range r.Compare {
 		r.Compare[i] = g.recompare(c)
@@ -176,7 +161,7 @@ func (g *revGenerator) recompare(c *pb.Compare) *pb.Compare {
 	case *pb.Compare_CreateRevision:
 		u.CreateRevision = g.near(string(c.Key), 0)
 	case *pb.Compare_Lease:
-		if u.Lease = g.leaseOf(string(c.Key)); g.chance(3) {
+		if u.Lease = g.lease(); g.chance(3) {
 			u.Lease = 0
 		}
 	}

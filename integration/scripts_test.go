@@ -45,9 +45,7 @@ func runScript(t *testing.T, file string) {
 		return
 	}
 	compareWith(t, s, etcd, manyShards(t))
-	pieces := plainEtcd(t)
-	pieces.Spans = spansShards
-	compareWith(t, s, execute(t, s, pieces), orderedShards(t))
+	compareWith(t, s, etcd, orderedShards(t))
 }
 
 // compareWith runs a script on a server too, and compares.
@@ -61,9 +59,6 @@ func compareWith(t *testing.T, s *script.Script, etcd *script.Run, server script
 		t.Error(wrong)
 	}
 }
-
-// spansShards tells which ranges lie on more than one shard of harness.Three.
-func spansShards(key, end []byte) bool { return harness.OneShardOf(string(key), string(end)) < 0 }
 
 // execute runs a script on one server; what is wrong with it alone is reported.
 func execute(t *testing.T, s *script.Script, server script.Server) *script.Run {
@@ -97,9 +92,7 @@ func manyShards(t *testing.T) script.Server {
 
 // orderedShards is sharder in front of three embedded etcds and one that orders them.
 func orderedShards(t *testing.T) script.Server {
-	server := sharderServer(harness.Start(t, harness.Three().Ordered()), "sharder, three shards and order", script.Ordered)
-	server.Spans = spansShards
-	return server
+	return sharderServer(harness.Start(t, harness.Three().Ordered()), "sharder, three shards and order", script.Ordered)
 }
 
 // sharderServer makes a sharder process a script's server.

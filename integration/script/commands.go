@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -82,36 +79,8 @@ func rangeStream(c *call, r *pb.RangeRequest) (*pb.RangeResponse, error) {
 
 func doDelete(c *call) []Line {
 	r := deleteRequest(c.args)
-	kv := pb.NewKVClient(c.env.conn)
-	if spans := c.env.server.Spans; spans != nil && spans(r.Key, r.RangeEnd) {
-		res, err := deletePieces(c, kv, r)
-		return reply(c, res, err)
-	}
-	res, err := kv.DeleteRange(c.ctx, r)
+	res, err := pb.NewKVClient(c.env.conn).DeleteRange(c.ctx, r)
 	return reply(c, res, err)
-}
-
-// deletePieces deletes a range key by key, with one reply for all. Sharder must refuse
-// to do it at once.
-func deletePieces(c *call, kv pb.KVClient, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
-	if c.env.shape == Ordered {
-		if _, err := kv.DeleteRange(c.ctx, r); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "sharder: ") {
-			fail("a delete over several shards was not refused: %v", err)
-		}
-	}
-	found, err := kv.Range(c.ctx, &pb.RangeRequest{Key: r.Key, RangeEnd: r.RangeEnd, KeysOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	all := &pb.DeleteRangeResponse{Header: found.Header}
-	for _, key := range found.Kvs {
-		res, err := kv.DeleteRange(c.ctx, &pb.DeleteRangeRequest{Key: key.Key, PrevKv: r.PrevKv})
-		if err != nil {
-			return nil, err
-		}
-		all.Header, all.Deleted, all.PrevKvs = res.Header, all.Deleted+res.Deleted, append(all.PrevKvs, res.PrevKvs...)
-	}
-	return all, nil
 }
 
 func doTxn(c *call) []Line {

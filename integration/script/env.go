@@ -21,11 +21,6 @@ type Server struct {
 	Name     string
 	Shape    Shape
 	Endpoint string
-	// Spans tells of servers that can't yet delete over several shards at one revision
-	// which ranges do: such a delete must be refused, and is then done key by key. A
-	// plain etcd with Spans does the latter, so that both have the same revisions. nil
-	// is no range.
-	Spans func(key, end []byte) bool
 	// Restart stops the server, with SIGKILL if kill is set, and starts it again at
 	// the same endpoint. It returns when the server serves.
 	Restart func(kill bool)

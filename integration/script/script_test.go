@@ -190,24 +190,3 @@ func TestWhatDiffersApartIsAnsweredAsByEtcdUnderOneOrder(t *testing.T) {
 		}
 	}
 }
-
-// A delete over shards is done in pieces where it must be, with one reply.
-func TestADeleteInPiecesRepliesAsOne(t *testing.T) {
-	s, err := Parse("inline", "put a 1\nput b 2\nput c 3\ndel a c prev-kv\n> deleted 2\n> prev a 1\n> prev b 2\nput d 1\n> ok rev=$d\nget \"\" from-key\n> c 3\n> d 1\n> count 2\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := etcdtest.Start(t)
-	server := Server{Name: "etcd", Endpoint: e.Endpoint, Spans: func(_, end []byte) bool { return len(end) > 0 }}
-	r, err := Execute(s, server)
-	if err != nil || len(r.Wrong) > 0 {
-		t.Fatal(err, r)
-	}
-	if rev := firstRev(r.Replies[4]); rev != 7 {
-		t.Errorf("three puts and two deletes, then revision %d", rev)
-	}
-	server.Shape = Ordered // etcd deletes where sharder must refuse: an error of the script
-	if _, err := Execute(s, server); err == nil || !strings.Contains(err.Error(), "was not refused") {
-		t.Fatal(err)
-	}
-}

@@ -135,7 +135,7 @@ func (c *client) note(o *history.Op) {
 // value is one that no other put has.
 func (c *client) value() []byte { return fmt.Appendf(nil, "%d-%d", c.id, c.seq) }
 
-// request is a random one. What writes stays on one shard.
+// request is a random one, over any keys.
 func (c *client) request() proto.Message {
 	keys := c.keys()
 	key := func() []byte { return []byte(keys[c.rand.IntN(len(keys))]) }
@@ -146,11 +146,11 @@ func (c *client) request() proto.Message {
 		return &pb.PutRequest{Key: key(), IgnoreValue: true}
 	case n < 44:
 		return &pb.DeleteRangeRequest{Key: key(), PrevKv: c.rand.IntN(2) == 0}
-	case n < 48 && keys[0][0] != '/': // spread keys are on one shard only one by one
-		return &pb.DeleteRangeRequest{Key: []byte(keys[1]), RangeEnd: []byte(keys[3]), PrevKv: true}
+	case n < 48:
+		return &pb.DeleteRangeRequest{Key: []byte(min(keys[1], keys[3])), RangeEnd: []byte(max(keys[1], keys[3])), PrevKv: true}
 	case n < 65:
 		return c.swap(key())
-	case n < 72 && keys[0][0] != '/':
+	case n < 72:
 		return c.several(keys)
 	case n < 78:
 		return c.snapshots()
@@ -158,16 +158,19 @@ func (c *client) request() proto.Message {
 	return c.read(key())
 }
 
-// keys are those of a shard, or the spread ones.
+// keys are those of a shard, the spread ones, or some of all of them.
 func (c *client) keys() []string {
 	few := 6
 	if c.options.Few {
 		few = 4
 	}
-	prefix := []string{"a", "j", "z", "/h/"}[c.rand.IntN(4)]
+	prefixes := []string{"a", "j", "z", "/h/"}
+	if one := c.rand.IntN(6); one < len(prefixes) {
+		prefixes = prefixes[one : one+1]
+	}
 	keys := make([]string, few)
 	for i := range keys {
-		keys[i] = fmt.Sprint(prefix, i)
+		keys[i] = fmt.Sprint(prefixes[i%len(prefixes)], i)
 	}
 	return keys
 }
@@ -211,7 +214,7 @@ func (c *client) swap(key []byte) *pb.TxnRequest {
 	}
 }
 
-// several writes more than one key of a shard at once, out of order.
+// several writes more than one key at once, out of order.
 func (c *client) several(keys []string) *pb.TxnRequest {
 	return &pb.TxnRequest{Success: []*pb.RequestOp{
 		putOp([]byte(keys[2]), c.value()), putOp([]byte(keys[0]), c.value()),
