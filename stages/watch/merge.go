@@ -177,17 +177,21 @@ func (m *merge) pop(frontier int64) (c chunk) {
 	}
 }
 
-// arrange orders the events of a revision at the end of a response, unless the revision is
-// 0. They are nobody else's: several inlets had some of them.
+// arrange orders the events of a revision near the end of a response, unless the revision
+// is 0. They are nobody else's: several inlets had some of them.
 func (m *merge) arrange(events []*mvccpb.Event, rev int64) {
 	if rev == 0 {
 		return
 	}
-	first := len(events)
+	end := len(events)
+	for end > 0 && events[end-1].Kv.ModRevision > rev {
+		end--
+	}
+	first := end
 	for first > 0 && events[first-1].Kv.ModRevision == rev {
 		first--
 	}
-	m.order.Arrange(rev, events[first:])
+	m.order.Arrange(rev, events[first:end])
 }
 
 // lowest finds the inlet whose oldest event is next, nil if that is behind the frontier, and
