@@ -28,6 +28,7 @@ type rig struct {
 	order    *etcdtest.Etcd
 	etcds    []*etcdtest.Etcd
 	genesis  *order.Genesis
+	leases   order.Leases // of all sharders; nil: the same everywhere
 	once     sync.Once
 	deadline context.Context
 }
@@ -122,7 +123,7 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 	if err := s.Load(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
-	s.chains()
+	s.chains(r.leases)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg conc.WaitGroup
 	wg.Go(func() { _ = s.Run(ctx) })
@@ -139,14 +140,14 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 }
 
 // chains are those of cmd/sharder without door, leases and watches.
-func (s *sharder) chains() {
+func (s *sharder) chains(l order.Leases) {
 	decode := stages.Decoder{Reserve: true, MaxTxnOps: order.MaxTxnOps, MaxRequestBytes: 1536 << 10} // as etcd by default
 	read := pipeline.Wrap(stages.CallShard, s.At, stages.Lane)
 	write := pipeline.Wrap(stages.CallShard, s.Commit, stages.Lane, s.Guard)
 	pinned := pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(read), stages.MergeRange)
 	s.rng = pipeline.Chain3(decode.Range, pipeline.Wrap(pinned, s.Pin, stages.RetryWhole), stages.EncodeRange)
 	s.put = pipeline.Chain5(decode.Put, stages.RouteOp(s.table), pipeline.Scatter(write), stages.Gather, stages.EncodePut)
-	s.Execute(s.table, read, nil)
+	s.Execute(s.table, read, l)
 	s.del = pipeline.Chain3(decode.DeleteRange,
 		pipeline.Wrap(pipeline.Chain3(stages.RouteOp(s.table), pipeline.Scatter(write), stages.MergeDelete), s.Transact),
 		stages.EncodeDeleteRange)

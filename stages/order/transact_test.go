@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/order"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -336,6 +337,51 @@ func TestAShardThatIsAwayIsNamed(t *testing.T) {
 	}
 	if next := r.doTxn(s, puts("3", "a", "c")).Header.Revision; next != last+1 {
 		t.Fatalf("shards that are not away: revision %d after %d", next, last)
+	}
+}
+
+// dying are leases that are bound, and not live any more once the fences stand, for a
+// number of times.
+type dying struct {
+	left  atomic.Int64
+	asked atomic.Int64
+	id    int64 // of each on the shards
+}
+
+func (d *dying) Bind(context.Context, *stages.Shard, int64) (int64, bool, error) {
+	return d.id, true, nil
+}
+
+func (d *dying) Live(context.Context, *stages.Shard, int64) (bool, error) {
+	d.asked.Add(1)
+	return d.left.Add(-1) < 0, nil
+}
+
+func TestATxnWhoseLeaseEndsUnderItIsBegunAnew(t *testing.T) {
+	t.Parallel()
+	d := &dying{}
+	r := newRig(t, 2)
+	r.leases = d
+	for _, e := range r.etcds {
+		g, err := e.Client().Grant(r.ctx(), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.id = int64(g.ID)
+	}
+	s := r.sharder(nil)
+	txn := puts("1", "a", "b")
+	txn.Success[1].GetRequestPut().Lease = 5
+	d.left.Store(2)
+	if resp := r.doTxn(s, txn); resp.Header.Revision != 2 || d.asked.Load() != 3 {
+		t.Fatalf("after %d times: %v", d.asked.Load(), resp)
+	}
+	d.left.Store(1 << 30)
+	if _, err := s.txn(r.ctx(), txn); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "nothing was done") {
+		t.Fatalf("a lease that is always at its end: %v", err)
+	}
+	if next := r.Put(s, "a", "2"); next != 3 {
+		t.Fatalf("the next revision is %d", next)
 	}
 }
 
