@@ -73,13 +73,24 @@ func (o *Order) wakeCompactor() {
 // compactNow compacts every shard up to a global revision, all at once.
 func (o *Order) compactNow(ctx context.Context, revision int64, physical bool) error {
 	o.mu.RLock()
-	at := o.state.vector(revision)
+	at := o.state.horizon(revision)
 	o.mu.RUnlock()
 	p := pool.New().WithErrors()
 	for _, s := range o.opts.Shards {
 		p.Go(func() error { return compactShard(ctx, s, at[s.Number], physical) })
 	}
 	return p.Wait()
+}
+
+// horizon gives for each shard where to compact it for a compaction at a global revision. All
+// that has that revision stays: a watch may begin there. It is several revisions of a shard where
+// leases ended together, and fences follow.
+func (s *state) horizon(global int64) []int64 {
+	out := s.vector(global)
+	for i := range out {
+		out[i] = min(out[i], s.first(i, global))
+	}
+	return out
 }
 
 // compactShard compacts one shard. "Compacted already" is as good: the revision of a
