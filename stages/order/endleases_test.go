@@ -224,3 +224,31 @@ func TestAShardThatIsAwayHoldsUpTheLeasesItHasKeysOfAlone(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// A compaction leaves all that has its revision: of a shard where several leases ended in one
+// batch those are several revisions, and a fence may come behind them.
+func TestHistoryBeginsWithAllOfTheRevisionThatWasCompacted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	s := r.sharder(nil)
+	on := r.grant(s, 7, 0, 1)
+	if err := s.EndLease(r.ctx(), on, 7, false); err != nil {
+		t.Fatal(err)
+	}
+	at := s.Replayed().Revision
+	both := &pb.TxnRequest{Success: []*pb.RequestOp{
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("a")}}},
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("b")}}}}}
+	if _, err := s.txn(r.ctx(), both); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Compact(r.ctx(), &pb.CompactionRequest{Revision: at, Physical: true}); err != nil {
+		t.Fatal(err)
+	}
+	for n, e := range r.etcds {
+		w := e.Client().Watch(r.ctx(), name(n), clientv3.WithPrefix(), clientv3.WithRev(s.First(n, at)))
+		if got := <-w; got.Err() != nil || len(got.Events) == 0 || got.Events[0].Type != clientv3.EventTypeDelete {
+			t.Errorf("shard %s from revision %d on: %v, %v", name(n), s.First(n, at), got.Events, got.Err())
+		}
+	}
+}
