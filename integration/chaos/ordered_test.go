@@ -11,20 +11,27 @@ import (
 )
 
 // ordered is three shards with one revision over all of them: shards and order cluster
-// are processes, and so are the two sharders, each of which reaches every member through
+// are processes, and so are the sharders, each of which reaches every member through
 // a cable of its own.
 type ordered struct {
 	t        *testing.T
 	clusters []*etcdproc.Cluster // the shards, then the order cluster
-	cables   [2][]*cable.Cable   // by sharder: to the members of all clusters, in order
-	sharders [2]*harness.Sharder
+	cables   [][]*cable.Cable   // by sharder: to the members of all clusters, in order
+	sharders []*harness.Sharder
 	servers  []witness.Server
 }
 
-// startOrdered runs clusters of so many members: three shards, then the order cluster.
+// startOrdered runs clusters of so many members, three shards, then the order cluster; and
+// two sharders.
 func startOrdered(t *testing.T, members ...int) *ordered {
 	t.Helper()
-	f := &ordered{t: t}
+	return startSharders(t, 2, members...)
+}
+
+// startSharders is startOrdered with so many sharders.
+func startSharders(t *testing.T, sharders int, members ...int) *ordered {
+	t.Helper()
+	f := &ordered{t: t, cables: make([][]*cable.Cable, sharders), sharders: make([]*harness.Sharder, sharders)}
 	for _, n := range members {
 		f.clusters = append(f.clusters, etcdproc.Start(t, n, etcdproc.WithArgs(harness.ShardFlags()...)))
 	}

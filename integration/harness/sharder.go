@@ -108,6 +108,12 @@ func (s *Sharder) WaitServing() {
 // Kill ends sharder with SIGKILL: nothing of it gets a chance to clean up.
 func (s *Sharder) Kill() { s.proc.Kill() }
 
+// Pause freezes sharder until Resume: it does nothing, and its connections stay open.
+func (s *Sharder) Pause() { s.proc.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused sharder go on where it was.
+func (s *Sharder) Resume() { s.proc.Signal(syscall.SIGCONT) }
+
 // Stop asks sharder to end, as an operator does, and fails the test unless it exits
 // with 0 within the bound that a drain may take.
 func (s *Sharder) Stop() {
