@@ -16,7 +16,7 @@ import (
 type ordered struct {
 	t        *testing.T
 	clusters []*etcdproc.Cluster // the shards, then the order cluster
-	cables   [][]*cable.Cable   // by sharder: to the members of all clusters, in order
+	cables   [][]*cable.Cable    // by sharder: to the members of all clusters, in order
 	sharders []*harness.Sharder
 	servers  []witness.Server
 }
