@@ -26,6 +26,7 @@ type drive struct {
 	order    *Order
 	nonce    string
 	items    []item // nil until the record was read
+	foreign  bool   // opened under other routes than ours
 	takeover bool
 	why      error // why it was rolled back, as far as this drive knows
 	told     func(b *batch, outcome string, err error)
@@ -103,7 +104,7 @@ func newNonce() string { return rand.Text() }
 // without an answer it looks before it appends again; what comes late counts once.
 func (d *drive) open(ctx context.Context, shards []int, items int) (*batch, error) {
 	o := d.order
-	text, err := encodeItems(d.items)
+	text, err := encodeItems(o.opts.Fingerprint, d.items)
 	if err != nil {
 		return nil, &notDone{refuse(codes.InvalidArgument, "transaction over several shards: %v", err)}
 	}
@@ -214,6 +215,8 @@ func (d *drive) advance(ctx context.Context, b *batch) error {
 		}
 	}
 	switch {
+	case d.foreign && !b.pin() && b.Phase != rolledBack:
+		return d.wind(ctx, b)
 	case b.Phase == queued:
 		return d.wait(ctx, b)
 	case b.Phase == active && !b.pin():
@@ -237,8 +240,33 @@ func (d *drive) load(ctx context.Context, b *batch) error {
 		}
 		return d.withoutRecord(ctx, b)
 	}
-	d.items, err = decodeItems(text)
+	routes, items, err := decodeItems(text)
+	if err == nil {
+		d.items, d.foreign = items, routes != d.order.opts.Fingerprint
+	}
 	return err
+}
+
+// errForeign says that only a sharder with the routes of the one that opened can go on.
+var errForeign = errors.New("it was decided under other routes than those of this sharder")
+
+// wind does what may be done about a batch that was opened under other routes: where its
+// keys lie is not ours to say. As long as it is not decided it can be rolled back, if it has been
+// left alone for so long that nobody with these routes seems to be there.
+func (d *drive) wind(ctx context.Context, b *batch) error {
+	if b.Phase == decided {
+		return errForeign
+	}
+	patient, cancel := context.WithTimeout(ctx, 2*queueTimeout)
+	defer cancel()
+	err := d.order.until(patient, func(s *state) bool {
+		now := s.batches.find(b.ID)
+		return now == nil || now.Phase != b.Phase
+	})
+	if err == nil || patient.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	return d.append(ctx, Entry{Decided: &Decided{ID: b.ID, RolledBack: true}})
 }
 
 // withoutRecord rolls a batch back that nobody can do. For one that is decided only an operator

@@ -168,6 +168,9 @@ func (o *Order) Complete(shard int, rev int64) int64 {
 	defer o.mu.RUnlock()
 	if rev < o.state.at(shard, o.state.compacted) {
 		global, _ := o.state.global(shard, rev)
+		if next, ok := o.state.maps[shard].next(rev); ok {
+			global = min(global, next-1) // it may share its number with what comes next
+		}
 		return global
 	}
 	return o.state.complete(shard, rev)

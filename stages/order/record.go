@@ -79,10 +79,12 @@ type recordRest struct {
 	Ends   []leaseEnd   `json:"ends,omitempty"`
 }
 
-// encodeItems gives a record: the version, then for each item the Txn in its own form and
-// the rest as JSON, both with their length before them.
-func encodeItems(items []item) ([]byte, error) {
-	b := []byte{recordVersion}
+// encodeItems gives a record: the version, the fingerprint of the routes, then for each
+// item the Txn in its own form and the rest as JSON; all but the version with their length
+// before them.
+func encodeItems(routes string, items []item) ([]byte, error) {
+	b := binary.AppendUvarint([]byte{recordVersion}, uint64(len(routes)))
+	b = append(b, routes...)
 	for _, it := range items {
 		var txn []byte
 		if it.Txn != nil {
@@ -101,30 +103,41 @@ func encodeItems(items []item) ([]byte, error) {
 }
 
 // decodeItems reads a record. The error is ErrNewer or wraps errCorrupt.
-func decodeItems(b []byte) ([]item, error) {
+func decodeItems(b []byte) (routes string, items []item, err error) {
 	if len(b) == 0 || b[0] == 0 {
-		return nil, fmt.Errorf("%w: a record without a version", errCorrupt)
+		return "", nil, fmt.Errorf("%w: a record without a version", errCorrupt)
 	}
 	if b[0] > recordVersion {
-		return nil, ErrNewer
+		return "", nil, ErrNewer
 	}
-	var items []item
-	for rest := b[1:]; len(rest) > 0; {
-		var parts [2][]byte
-		for i := range parts {
-			n, used := binary.Uvarint(rest)
-			if used <= 0 || n > uint64(len(rest)-used) {
-				return nil, fmt.Errorf("%w: a record is cut off", errCorrupt)
-			}
-			parts[i], rest = rest[used:used+int(n)], rest[used+int(n):]
+	text, rest, ok := cutPart(b[1:])
+	for ok && len(rest) > 0 {
+		var txn, more []byte
+		if txn, rest, ok = cutPart(rest); ok {
+			more, rest, ok = cutPart(rest)
 		}
-		it, err := decodeItem(parts[0], parts[1])
+		if !ok {
+			break
+		}
+		it, err := decodeItem(txn, more)
 		if err != nil {
-			return nil, fmt.Errorf("%w: a record: %w", errCorrupt, err)
+			return "", nil, fmt.Errorf("%w: a record: %w", errCorrupt, err)
 		}
 		items = append(items, it)
 	}
-	return items, nil
+	if !ok {
+		return "", nil, fmt.Errorf("%w: a record is cut off", errCorrupt)
+	}
+	return string(text), items, nil
+}
+
+// cutPart takes what has its length before it off.
+func cutPart(b []byte) (part, rest []byte, ok bool) {
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > uint64(len(b)-used) {
+		return nil, nil, false
+	}
+	return b[used : used+int(n)], b[used+int(n):], true
 }
 
 func decodeItem(txn, rest []byte) (it item, err error) {
