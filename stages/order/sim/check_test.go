@@ -31,7 +31,7 @@ func newCheck(w *world, sharders []*sharder) *check {
 
 // all checks everything, and gives the first violation.
 func (c *check) all() (err error) {
-	if c.truth, err = readTruth(c.w.genesis, c.w.log.entries, c.w.shards); err != nil {
+	if c.truth, err = readTruth(c.w.genesis, c.w.log.entries, c.w.log.positions, c.w.shards); err != nil {
 		return err
 	}
 	c.resolve()
@@ -221,7 +221,7 @@ func asRequest(events []*mvccpb.KeyValue) *pb.TxnRequest {
 		if kv.CreateRevision > 0 {
 			t.Success = append(t.Success, put(&pb.PutRequest{Key: kv.Key, Value: kv.Value}))
 		} else {
-			t.Success = append(t.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: kv.Key}}})
+			t.Success = append(t.Success, del(&pb.DeleteRangeRequest{Key: kv.Key}))
 		}
 	}
 	return t

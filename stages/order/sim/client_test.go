@@ -119,7 +119,11 @@ func (w *world) client(n int, choose func(*dice) *sharder) {
 		}
 		r := &record{client: n, start: w.tick.Add(1), began: time.Now()}
 		w.history.add(r)
-		if r.req = w.request(d, r); missed != nil {
+		r.req = w.request(d, r)
+		for n == strange && isWide(r.req) {
+			r.req = w.request(d, r) // what it opens over several shards others may do, and rightly
+		}
+		if missed != nil {
 			r.req = &pb.RangeRequest{Key: missed.Key} // it looks for itself, at once
 		}
 		w.do(choose(d), r, d.between(300*time.Millisecond, 5*time.Second))

@@ -17,6 +17,7 @@ type orderLog struct {
 	mu         sync.Mutex
 	records    []order.Record // what is kept, notices of checkpoints among them
 	entries    [][]byte       // all there ever were, for the judge
+	positions  []int64        // of these
 	pos, first int64          // of the newest entry, of the first
 	clock      int64          // the cluster's revision
 	forgotten  int64          // nothing at or below is kept
@@ -59,7 +60,7 @@ func (l *orderLog) append(entry []byte) (int64, error) {
 	defer l.mu.Unlock()
 	l.add(order.Record{Entry: entry})
 	l.pos = l.clock
-	l.entries = append(l.entries, entry)
+	l.entries, l.positions = append(l.entries, entry), append(l.positions, l.pos)
 	if l.first == 0 {
 		l.first = l.pos
 	}

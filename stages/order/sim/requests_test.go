@@ -27,7 +27,7 @@ func (w *world) request(d *dice, r *record) proto.Message {
 		return req
 	case x < .65:
 		return &pb.CompactionRequest{Revision: w.seen.head(d) - int64(d.n(3)), Physical: d.chance(.3)}
-	case x < .73:
+	case x < .80:
 		return w.wide(d, r)
 	}
 	return w.txn(d, r, string(key))
@@ -35,8 +35,11 @@ func (w *world) request(d *dice, r *record) proto.Message {
 
 func (w *world) deletion(d *dice, key []byte) *pb.DeleteRangeRequest {
 	req := &pb.DeleteRangeRequest{Key: key, PrevKv: d.chance(.3)}
-	if d.chance(.2) {
+	switch x := d.float(); {
+	case x < .2:
 		req.Key, req.RangeEnd = key[:1], []byte{key[0] + 1}
+	case x < .25:
+		req.Key, req.RangeEnd = []byte("a"), []byte("z")
 	}
 	return req
 }
@@ -112,6 +115,50 @@ func put(req *pb.PutRequest) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: req}}
 }
 
+func del(req *pb.DeleteRangeRequest) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: req}}
+}
+
+func within(req *pb.TxnRequest) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: req}}
+}
+
+// isWide tells whether a request that may write names keys of several shards.
+func isWide(req proto.Message) bool {
+	shards := map[byte]bool{}
+	name := func(key, end []byte) {
+		shards[key[0]] = true
+		if len(end) > 0 && end[0] != key[0]+1 {
+			shards[0], shards[1] = true, true
+		}
+	}
+	switch r := req.(type) {
+	case *pb.DeleteRangeRequest:
+		name(r.Key, r.RangeEnd)
+	case *pb.TxnRequest:
+		eachKey(r, name)
+	}
+	return mayWrite(req) && len(shards) > 1
+}
+
+func eachKey(t *pb.TxnRequest, name func(key, end []byte)) {
+	for _, c := range t.Compare {
+		name(c.Key, c.RangeEnd)
+	}
+	for _, op := range slices.Concat(t.Success, t.Failure) {
+		switch u := op.Request.(type) {
+		case *pb.RequestOp_RequestRange:
+			name(u.RequestRange.Key, u.RequestRange.RangeEnd)
+		case *pb.RequestOp_RequestPut:
+			name(u.RequestPut.Key, nil)
+		case *pb.RequestOp_RequestDeleteRange:
+			name(u.RequestDeleteRange.Key, u.RequestDeleteRange.RangeEnd)
+		case *pb.RequestOp_RequestTxn:
+			eachKey(u.RequestTxn, name)
+		}
+	}
+}
+
 // txn is a Txn on the shard of a key.
 func (w *world) txn(d *dice, r *record, key string) *pb.TxnRequest {
 	t := &pb.TxnRequest{}
@@ -133,10 +180,10 @@ func (w *world) txn(d *dice, r *record, key string) *pb.TxnRequest {
 		all.Serializable = d.chance(.3)
 		t.Success = []*pb.RequestOp{get(all)}
 	case 3:
-		t.Success = []*pb.RequestOp{{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: w.deletion(d, []byte(key))}}}
+		t.Success = []*pb.RequestOp{del(w.deletion(d, []byte(key)))}
 	case 4:
 		inner := &pb.TxnRequest{Compare: []*pb.Compare{w.compare(d, key)}, Success: []*pb.RequestOp{write}, Failure: []*pb.RequestOp{get(all)}}
-		t.Success = []*pb.RequestOp{{Request: &pb.RequestOp_RequestTxn{RequestTxn: inner}}}
+		t.Success = []*pb.RequestOp{within(inner)}
 	}
 	t.Failure = []*pb.RequestOp{get(&pb.RangeRequest{Key: []byte(key), Serializable: all.Serializable})}
 	if d.chance(.2) && !all.Serializable {
@@ -145,11 +192,15 @@ func (w *world) txn(d *dice, r *record, key string) *pb.TxnRequest {
 	return t
 }
 
-// wide is a Txn over several shards. It may be one that writes, which is refused.
+// wide is a Txn over several shards.
 func (w *world) wide(d *dice, r *record) *pb.TxnRequest {
 	t := &pb.TxnRequest{}
 	for range d.n(3) {
-		t.Compare = append(t.Compare, w.compare(d, pick(d, w.keys...)))
+		c := w.compare(d, pick(d, w.keys...))
+		if d.chance(.1) {
+			c.Key, c.RangeEnd = []byte("a"), []byte("z")
+		}
+		t.Compare = append(t.Compare, c)
 	}
 	all := &pb.RangeRequest{Key: []byte("a"), RangeEnd: []byte("z")}
 	if d.chance(.2) {
@@ -157,10 +208,37 @@ func (w *world) wide(d *dice, r *record) *pb.TxnRequest {
 	}
 	t.Success = []*pb.RequestOp{get(all), get(w.read(d, []byte(w.keys[0])))}
 	t.Failure = []*pb.RequestOp{get(&pb.RangeRequest{Key: []byte(w.keys[0])}), get(&pb.RangeRequest{Key: []byte(w.keys[len(w.keys)-1])})}
-	if d.chance(.2) {
-		t.Success = append(t.Success, put(&pb.PutRequest{Key: []byte(w.keys[0]), Value: []byte(r.value())}))
+	if d.chance(.7) {
+		t.Success = w.writes(d, r)
+	}
+	if d.chance(.3) {
+		t.Failure = w.writes(d, r)
 	}
 	return t
+}
+
+// writes are operations that write keys of any shards, each once, and look at them.
+func (w *world) writes(d *dice, r *record) (ops []*pb.RequestOp) {
+	keys := slices.Clone(w.keys)
+	for range 1 + d.n(3) {
+		i := d.n(len(keys))
+		key := []byte(keys[i])
+		if keys = slices.Delete(keys, i, i+1); len(keys) == 0 {
+			break
+		}
+		op := put(&pb.PutRequest{Key: key, Value: []byte(r.value()), PrevKv: d.chance(.3)})
+		switch {
+		case d.chance(.25):
+			op = del(&pb.DeleteRangeRequest{Key: key, PrevKv: d.chance(.3)})
+		case d.chance(.15):
+			op = within(&pb.TxnRequest{Compare: []*pb.Compare{w.compare(d, string(key))}, Success: []*pb.RequestOp{op}})
+		}
+		ops = append(ops, op)
+		if d.chance(.3) {
+			ops = append(ops, get(w.read(d, key)))
+		}
+	}
+	return ops
 }
 
 // putsValue tells whether a request may write its own value.

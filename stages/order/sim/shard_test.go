@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
@@ -57,6 +58,20 @@ func (s *shard) head() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.store.head()
+}
+
+// holds is the value of a key, empty if there is none.
+func (s *shard) holds(key string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	resp, err := s.store.apply(&pb.RangeRequest{Key: []byte(key)}, 0)
+	if err != nil {
+		panic(err)
+	}
+	for _, kv := range resp.(*pb.RangeResponse).Kvs {
+		return string(kv.Value)
+	}
+	return ""
 }
 
 // serve answers one request, as the member that it happened to come to.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -70,6 +71,44 @@ func (w *world) options(s *sharder) order.Options {
 		Journal: w.journal(s, "order"), Shards: s.table.Shards(), Fingerprint: w.genesis.Fingerprint,
 		Interval: w.plan.interval, CheckpointEntries: w.plan.checkpoint, SweepRuns: w.plan.sweep, SweepDelay: w.plan.sweepDelay,
 		Random: func(limit time.Duration) time.Duration { return chance.between(0, limit) },
+		Trace:  s.stumble(w, newDice(w.seed, s.name+"steps")),
+	}
+}
+
+// stumble has the drive of a batch end or sleep after a step, now and then, as if its sharder
+// did: others have to go on, and what it does later must do no harm.
+func (s *sharder) stumble(w *world, d *dice) func(context.Context, order.Step) error {
+	return func(ctx context.Context, step order.Step) error {
+		w.steps.note(step)
+		switch {
+		case w.plan.calm():
+		case d.chance(.05):
+			return errors.New("it stumbles")
+		case d.chance(.1):
+			_ = wait(ctx, d.between(0, pick(d, 100*time.Millisecond, 3*time.Second)))
+		}
+		return nil
+	}
+}
+
+// steps counts the steps of batches.
+type steps struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (s *steps) note(step order.Step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n == nil {
+		s.n = map[string]int{}
+	}
+	s.n["step "+step.Name]++
+	if step.Takeover {
+		s.n["taken over"]++
+	}
+	if step.Items > 1 {
+		s.n["batches of several"]++
 	}
 }
 

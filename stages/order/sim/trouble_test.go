@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -47,7 +48,9 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// writeDirectly writes past all sharders, as an operator with etcdctl might.
+// writeDirectly writes past all sharders, as an operator with etcdctl might, but for one who
+// happens to come between the fence and the end of a batch: such a write may void what was
+// compared, and shares the revision of a transaction, which no etcd can do after it.
 func (w *world) writeDirectly(ctx context.Context) {
 	d := newDice(w.seed, "direct writes")
 	for n := range w.plan.directs {
@@ -56,7 +59,10 @@ func (w *world) writeDirectly(ctx context.Context) {
 		}
 		s := w.shards[d.n(len(w.shards))]
 		// An error only means that the shard is without a quorum.
-		_, _ = s.serve(&pb.PutRequest{Key: []byte(name(s.number) + "0"), Value: fmt.Appendf(nil, "direct%d", n)})
+		_, _ = s.serve(&pb.TxnRequest{
+			Compare: []*pb.Compare{{Key: []byte(stages.FenceKey), Target: pb.Compare_VERSION, TargetUnion: &pb.Compare_Version{}}},
+			Success: []*pb.RequestOp{put(&pb.PutRequest{Key: []byte(name(s.number) + "0"), Value: fmt.Appendf(nil, "direct%d", n)})},
+		})
 	}
 }
 

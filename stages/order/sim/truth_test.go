@@ -19,25 +19,38 @@ type truth struct {
 	top     int64
 	gone    int64                        // what is before it was compacted before there was an order
 	events  map[int64][]*mvccpb.KeyValue // with global revisions
+	batches trueBatches
 }
 
 // The kinds of entries, as stored.
 const (
 	genesisKind = 1
 	coverKind   = 2
+	openKind    = 4
+	fencedKind  = 5
+	decidedKind = 6
+	closedKind  = 7
+	writtenKind = 8
 )
 
 // readTruth replays all entries, and what the shards hold.
-func readTruth(g *order.Genesis, entries [][]byte, shards []*shard) (*truth, error) {
+func readTruth(g *order.Genesis, entries [][]byte, positions []int64, shards []*shard) (*truth, error) {
 	base := max(1, g.FirstRevision-1)
 	t := &truth{base: base, top: base, events: map[int64][]*mvccpb.KeyValue{}}
-	for _, e := range entries {
+	for n, e := range entries {
 		switch e[1] {
 		case genesisKind:
 			t.begin(g)
 		case coverKind:
-			t.cover(e[2:])
+			t.cover(e[2:], nil)
+		case writtenKind:
+			t.cover(written(e[2:]))
+		default:
+			t.batches.entry(t, int64(n)+1, positions[n], e)
 		}
+	}
+	if err := t.batches.left(shards); err != nil {
+		return nil, err
 	}
 	for i, s := range shards {
 		if head := s.store.head(); t.covered[i] != head {
@@ -49,7 +62,9 @@ func readTruth(g *order.Genesis, entries [][]byte, shards []*shard) (*truth, err
 				continue // sharder's own
 			}
 			for _, kv := range kvs {
-				t.events[g] = append(t.events[g], t.translate(i, kv))
+				if kv.Key[0] != 0 { // a step takes sharder's own keys along
+					t.events[g] = append(t.events[g], t.translate(i, kv))
+				}
 			}
 		}
 	}
@@ -77,14 +92,36 @@ func (t *truth) begin(g *order.Genesis) {
 	}
 }
 
-func (t *truth) cover(b []byte) {
+// cover moves the shards that are not pinned, and those where a write found no fence if no
+// batch is decided there.
+func (t *truth) cover(b []byte, written map[uint64]bool) {
 	for len(b) > 0 {
 		shard, n := binary.Uvarint(b)
 		rev, m := binary.Uvarint(b[n:])
 		b = b[n+m:]
-		for ; t.covered[shard] < int64(rev); t.covered[shard]++ {
+		if pin := t.batches.first(int(shard)); pin == nil || written[shard] && pin.items > 0 && pin.state == undecided {
+			t.advance(int(shard), int64(rev), false)
+		}
+	}
+}
+
+// written takes the numbers of shards with such writes off a cover.
+func written(b []byte) ([]byte, map[uint64]bool) {
+	count, n := binary.Uvarint(b)
+	all := map[uint64]bool{}
+	for b = b[n:]; count > 0; count-- {
+		shard, n := binary.Uvarint(b)
+		all[shard], b = true, b[n:]
+	}
+	return b, all
+}
+
+// advance gives everything up to a shard's revision a number; the last may be sharder's own.
+func (t *truth) advance(shard int, rev int64, own bool) {
+	for ; t.covered[shard] < rev; t.covered[shard]++ {
+		if next := t.covered[shard] + 1; next < rev || !own {
 			t.top++
-			t.global[shard][t.covered[shard]+1] = t.top
+			t.global[shard][next] = t.top
 		}
 	}
 }

@@ -82,6 +82,7 @@ type world struct {
 	tick    atomic.Int64 // counts the beginnings and ends of requests
 	history history
 	seen    seen
+	steps   steps
 
 	mu       sync.Mutex
 	sharders []*sharder // the present ones, by slot
@@ -101,7 +102,13 @@ func (w *world) counts() map[string]int {
 	if w.log.checkpoint.Swept > 0 {
 		n["sweeps"]++
 	}
+	for what, k := range w.steps.n {
+		n[what] += k
+	}
 	for _, r := range w.history.all {
+		if isWide(r.req) {
+			n["wide"]++
+		}
 		switch {
 		case r.err != nil:
 			n["failed"]++
@@ -184,7 +191,10 @@ func (w *world) prepare() {
 		for n := range w.plan.adopted {
 			w.must(s, &pb.PutRequest{Key: []byte(name(i) + "0"), Value: fmt.Appendf(nil, "adopted%d.%d", i, n)})
 		}
-		w.must(s, &pb.PutRequest{Key: []byte(order.RoutesKey), Value: []byte(w.genesis.Fingerprint)})
+		w.must(s, &pb.TxnRequest{Success: []*pb.RequestOp{
+			put(&pb.PutRequest{Key: []byte(order.RoutesKey), Value: []byte(w.genesis.Fingerprint)}),
+			put(&pb.PutRequest{Key: []byte(stages.ClosedKey), Value: []byte(stages.NoneClosed)}),
+		}})
 		if w.plan.compacted > 0 {
 			w.must(s, &pb.CompactionRequest{Revision: w.plan.compacted})
 		}
