@@ -244,7 +244,7 @@ func (t *transaction) answer(ctx context.Context, end ending) (*pb.TxnResponse, 
 	case wrote:
 		return nil, Failed, t.unanswered(ctx, b.revision(i), err)
 	case isOvertaken(err):
-		return nil, again, err // by a compaction
+		return nil, again, errOvertaken
 	}
 	return nil, Failed, err
 }
@@ -259,6 +259,8 @@ func (t *transaction) undone(outcome string, err error) (*pb.TxnResponse, string
 	case outcome != RolledBack:
 	case errors.Is(err, errElsewhere):
 		outcome = again
+	case isOvertaken(err):
+		outcome, err = again, errOvertaken
 	case errors.As(err, &where) && !slices.Contains(t.shards, where.Shard.Number):
 		outcome = again
 	case where != nil && isAway(err):

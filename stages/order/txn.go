@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 
+	"google.golang.org/grpc/codes"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -15,11 +17,18 @@ func (e *executor) glance(ctx context.Context, txn *pb.TxnRequest) (*pb.TxnRespo
 	}
 	for try := 1; ; try++ {
 		resp, refused, err := e.look(ctx, txn)
-		if err == nil || !isOvertaken(err) || try == rounds {
+		switch {
+		case err == nil || !isOvertaken(err):
 			return resp, cmp.Or(refused, err)
+		case try == rounds:
+			return nil, errOvertaken
 		}
 	}
 }
+
+// errOvertaken is what a Txn ends with that compactions overtake again and again. etcd's error
+// would say that it asked for a revision which is compacted.
+var errOvertaken = refuse(codes.Unavailable, "transaction over several shards: compactions overtake it; nothing was done")
 
 // look is one attempt of glance. refused is what etcd would say to the Txn.
 func (e *executor) look(ctx context.Context, txn *pb.TxnRequest) (resp *pb.TxnResponse, refused, err error) {

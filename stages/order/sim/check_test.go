@@ -132,7 +132,7 @@ func (c *check) ownersByValue(values map[string]*record) error {
 				return fmt.Errorf("one request wrote at revisions %d and %d: %v", first[value], g, r)
 			case c.owner[g] != nil && c.owner[g] != r:
 				return fmt.Errorf("revision %d was acknowledged to another than its writer:\n%v\n%v", g, c.owner[g], r)
-			case r.client == strange || r.err != nil && !ambiguous(r.err):
+			case r.client == strange && !c.batches.revisions[g] || r.err != nil && !ambiguous(r.err):
 				return fmt.Errorf("a request that was refused wrote at revision %d: %v", g, r)
 			}
 			first[value], c.owner[g] = g, r

@@ -219,6 +219,16 @@ func (s *sharder) handle(ctx context.Context, req proto.Message) (proto.Message,
 	panic(fmt.Sprintf("no chain for %T", req))
 }
 
+// idle tells whether no call is under way to a shard.
+func (s *sharder) idle() error {
+	for _, sh := range s.table.Shards() {
+		if n := sh.Lane.Depth() + sh.Lane.Waiting(); n > 0 {
+			return fmt.Errorf("%s: %d calls are left in the lane of shard %s", s.name, n, sh.Name)
+		}
+	}
+	return nil
+}
+
 // some makes a nil of a type a plain nil.
 func some[M proto.Message](m M, err error) (proto.Message, error) {
 	if err != nil {

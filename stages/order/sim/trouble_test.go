@@ -113,7 +113,7 @@ func (w *world) settle() error {
 	return w.level()
 }
 
-// level waits until every sharder has everything.
+// level waits until every sharder has everything, and drives no batch that others have done.
 func (w *world) level() error {
 	began := time.Now()
 	for {
@@ -124,7 +124,7 @@ func (w *world) level() error {
 		behind := slices.IndexFunc(w.sharders, func(s *sharder) bool {
 			select {
 			case <-s.ready:
-				return !slices.Equal(s.Replayed().At, heads)
+				return !slices.Equal(s.Replayed().At, heads) || s.idle() != nil
 			default:
 				return true
 			}
