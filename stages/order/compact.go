@@ -84,11 +84,12 @@ func (o *Order) compactNow(ctx context.Context, revision int64, physical bool) e
 
 // horizon gives for each shard where to compact it for a compaction at a global revision. All
 // that has that revision stays: a watch may begin there. It is several revisions of a shard where
-// leases ended together, and fences follow.
+// leases ended together. What has the next lower number stays where there is none, and not only
+// what follows it and is sharder's own: a sharder that lags does not know of that, and reads before.
 func (s *state) horizon(global int64) []int64 {
-	out := s.vector(global)
-	for i := range out {
-		out[i] = min(out[i], s.first(i, global))
+	out := make([]int64, len(s.maps))
+	for i, m := range s.maps {
+		out[i] = min(m.floor(global), s.first(i, global))
 	}
 	return out
 }

@@ -12,6 +12,9 @@ import (
 // request makes up a request.
 func (w *world) request(d *dice, r *record) proto.Message {
 	key := []byte(pick(d, w.keys...))
+	if d.chance(w.plan.wide) {
+		return w.wide(d, r)
+	}
 	switch x := d.float(); {
 	case x < .16:
 		return &pb.PutRequest{Key: key, Value: []byte(r.value()), PrevKv: d.chance(.3)}
@@ -27,8 +30,6 @@ func (w *world) request(d *dice, r *record) proto.Message {
 		return req
 	case x < .65:
 		return &pb.CompactionRequest{Revision: w.seen.head(d) - int64(d.n(3)), Physical: d.chance(.3)}
-	case x < .80:
-		return w.wide(d, r)
 	}
 	return w.txn(d, r, string(key))
 }

@@ -25,6 +25,8 @@ import (
 // plan is what a run is like.
 type plan struct {
 	shards, sharders, clients, ops int
+	keys                           int           // on each shard, or one less
+	wide                           float64       // chance that a request is a Txn over several shards
 	weather                        weather
 	lag                            time.Duration // of the shards' members
 	think                          time.Duration // of a client between two requests
@@ -43,6 +45,8 @@ type plan struct {
 func newPlan(d *dice) plan {
 	p := plan{
 		shards: 2 + d.n(2), sharders: 2 + d.n(2), clients: 3 + d.n(4), ops: 4 + d.n(6),
+		keys:  pick(d, 2, 2, 5),
+		wide:  pick(d, .1, .4),
 		lag:   pick(d, 0, 5*time.Millisecond, 100*time.Millisecond),
 		think: pick(d, 0, 3*time.Millisecond, 50*time.Millisecond, 500*time.Millisecond),
 		// Most of the rules are broken by interleavings alone; troubles hide these.
@@ -154,7 +158,7 @@ func newWorld(dir string, seed uint64, m *mutant) *world {
 			number: i, dice: newDice(seed, name(i)), lag: w.plan.lag,
 			store: newStore(filepath.Join(dir, fmt.Sprintf("%d-%d", seed, i))),
 		})
-		for k := range 1 + d.n(2) {
+		for k := range w.plan.keys - d.n(2) {
 			w.keys = append(w.keys, fmt.Sprintf("%s%d", name(i), k))
 		}
 	}
