@@ -14,10 +14,11 @@
 // seconds takes as many milliseconds. Each message takes a time of its own, so answers,
 // entries of the log and requests overtake each other; one may be lost, and so its call
 // breaks with or without an effect, or it may arrive long after its call broke
-// (network_test.go). Sharders are paused, die and are started anew; shards lose their
-// quorum or go away, as does the order cluster; members lag; somebody writes past all
-// sharders (trouble_test.go). Clients put, delete, read, compare and compact, over all
-// shards, at revisions they were told and at some that they make up (client_test.go).
+// (network_test.go). Sharders are paused, die and are started anew; shards lose their quorum
+// or go away, as does the order cluster; members lag; somebody writes past all sharders
+// (trouble_test.go). Whoever carries a batch on may sleep or give up after any step. Clients
+// put, delete, read, compare and compact, on one shard and over several, at revisions they
+// were told and at some that they make up (client_test.go).
 //
 // # What is real
 //
@@ -40,8 +41,10 @@
 // which that store gives at the revision in its header, with all revisions in it, every
 // revision must have been made by one request and change the same there. A request
 // nobody answered is held to its effect alone. Then real time, errors, compactions, and
-// that nobody waits for ever (checktime_test.go). These are the checks of the model,
-// docs/model/order_model.py, for what there is without transactions over several shards.
+// that nobody waits for ever (checktime_test.go). When all is over no batch may be left in the
+// log, and no fence on a shard. These are the checks of the model, docs/model/order_model.py,
+// which has two things besides: shards without space, and writes past all sharders between a
+// fence and the end of its batch. Leases are in tests with real etcds.
 //
 // The judge is tested with mutants (mutants_test.go): sharders that break one rule, each of
 // which it must notice. They are broken from outside. What can only be broken inside

@@ -25,8 +25,8 @@ import (
 // plan is what a run is like.
 type plan struct {
 	shards, sharders, clients, ops int
-	keys                           int           // on each shard, or one less
-	wide                           float64       // chance that a request is a Txn over several shards
+	keys                           int     // on each shard, or one less
+	wide                           float64 // chance that a request is a Txn over several shards
 	weather                        weather
 	lag                            time.Duration // of the shards' members
 	think                          time.Duration // of a client between two requests
@@ -57,6 +57,9 @@ func newPlan(d *dice) plan {
 		adopted:  pick(d, 0, 0, 2),
 		interval: pick(d, -1, 2*time.Millisecond, 20*time.Millisecond),
 		sweep:    pick(d, 1, 5, 1000), sweepDelay: pick(d, 20*time.Millisecond, 300*time.Millisecond), checkpoint: pick(d, 2, 10, 1000),
+	}
+	if d.chance(.15) {
+		p.clients, p.wide, p.keys = 12, .6, 5 // what waits goes into batches together
 	}
 	if p.adopted > 0 {
 		p.compacted = pick(d, int64(0), 2, 3)
