@@ -13,6 +13,8 @@ type Config struct {
 	// Metrics (metrics) is the address, host:port, of the HTTP side for operators; port 0
 	// means any free port. Empty is none.
 	Metrics string
+	// TLS is the table [tls]; nil if clients come in the clear.
+	TLS *ServerTLS
 	// DataDir (data_dir) is the directory where embedded shards and an embedded order
 	// cluster keep their data, one directory for each in it. Empty unless the file sets it.
 	DataDir string

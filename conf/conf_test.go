@@ -193,7 +193,7 @@ func TestAByteOrderMarkAndCarriageReturnsDoNotMoveLines(t *testing.T) {
 	_, err := Parse("f", []byte("\xef\xbb\xbf[shards.a]\r\nx = 1\r\nendpoints = [\r\n\"10.0.0.1:1\"]\r\n[y]\r\n"))
 	equal(t, strings.Split(err.Error(), "\n"), []string{
 		`f:2: shards.a.x: no such key; the keys here are embedded, endpoints, health_interval, listen, password_file, timeout, tls, username`,
-		`f:5: y: no table that this version knows is called "y"; the tables are gateways.NAME, lease, limits, order, routes, shards.NAME, watch`,
+		`f:5: y: no table that this version knows is called "y"; the tables are gateways.NAME, lease, limits, order, routes, shards.NAME, tls, watch`,
 	})
 	_, err = Parse("", []byte("a = 1 1\r\n"))
 	if !strings.HasPrefix(err.Error(), "configuration:1: ") || strings.Contains(err.Error(), "\r") {

@@ -51,6 +51,7 @@ func (s *schema) top() fields {
 		"data_dir":          {read: s.text(&c.DataDir, `a directory, such as "data"`)},
 		"drain_timeout":     {read: s.duration(&c.DrainTimeout, moment, day)},
 		"max_request_bytes": {read: s.size(&c.MaxRequestBytes, KiB, GiB)},
+		"tls":               {read: s.readTLS, fields: s.serverTLS(new(ServerTLS))},
 		"limits":            {fields: s.limits(&c.Limits)},
 		"watch":             {fields: s.watch(&c.Watch)},
 		"lease":             {fields: fields{"keep_alive_streams": {read: s.count(&c.Lease.KeepAliveStreams, 1, streams)}}},
@@ -127,7 +128,7 @@ func (s *schema) unknown(n *node, f fields) {
 	}
 	names, kind := slices.Collect(maps.Keys(f)), "keys here"
 	if n.table && len(n.key) == 1 && nearest(n.name(), names) == "" {
-		names, kind = []string{"limits", "watch", "lease", "order", "shards.NAME", "routes", "gateways.NAME"}, "tables"
+		names, kind = []string{"tls", "limits", "watch", "lease", "order", "shards.NAME", "routes", "gateways.NAME"}, "tables"
 	}
 	if home := s.home(n); home != "" && nearest(n.name(), names) == "" {
 		s.wrong(n, what+" here", home)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,7 @@ const requestOverhead = 512 << 10
 // serve runs a whole sharder until ctx ends, then drains it. Everything it started has
 // ended when it returns.
 func serve(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Logger) (err error) {
-	listeners, err := listen(cfg)
+	listeners, err := listen(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -151,7 +152,15 @@ func (c *chains) recoverLeases(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-func listen(cfg *conf.Config) ([]net.Listener, error) {
+func listen(cfg *conf.Config, log *slog.Logger) ([]net.Listener, error) {
+	secure := func(l net.Listener) net.Listener { return l }
+	if cfg.TLS != nil {
+		c, err := newServingTLS(*cfg.TLS, log)
+		if err != nil {
+			return nil, err
+		}
+		secure = func(l net.Listener) net.Listener { return tls.NewListener(l, c) }
+	}
 	var listeners []net.Listener
 	for _, addr := range cfg.Listen {
 		l, err := net.Listen("tcp", addr)
@@ -161,7 +170,7 @@ func listen(cfg *conf.Config) ([]net.Listener, error) {
 			}
 			return nil, fmt.Errorf("listen on %s: %w (another address is set with listen = [...] in %s)", addr, err, cfg.File)
 		}
-		listeners = append(listeners, l)
+		listeners = append(listeners, secure(l))
 	}
 	return listeners, nil
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sharder/sharder/integration/certs"
 	"github.com/sharder/sharder/integration/etcdtest"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -42,12 +43,12 @@ func leaf(t *testing.T, conf *tls.Config) *x509.Certificate {
 }
 
 func TestMutualTLSWorksAndEveryOtherWayIsRefusedWithItsReason(t *testing.T) {
-	ca, other := newAuthority(t, "ours"), newAuthority(t, "other")
-	cert, key := ca.issue("server")
-	e := etcdtest.Start(t, withTLS(ca.file, cert, key))
-	clientCert, clientKey := ca.issue("client")
+	ca, other := certs.New(t, "ours"), certs.New(t, "other")
+	cert, key := ca.Issue("server")
+	e := etcdtest.Start(t, withTLS(ca.File, cert, key))
+	clientCert, clientKey := ca.Issue("client")
 
-	good, err := TLSConfig(ca.file, clientCert, clientKey, "")
+	good, err := TLSConfig(ca.File, clientCert, clientKey, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,15 +59,15 @@ func TestMutualTLSWorksAndEveryOtherWayIsRefusedWithItsReason(t *testing.T) {
 		}
 	}
 
-	wrongCA, err := TLSConfig(other.file, clientCert, clientKey, "")
+	wrongCA, err := TLSConfig(other.File, clientCert, clientKey, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrongName, err := TLSConfig(ca.file, clientCert, clientKey, "etcd.example")
+	wrongName, err := TLSConfig(ca.File, clientCert, clientKey, "etcd.example")
 	if err != nil {
 		t.Fatal(err)
 	}
-	noCert, err := TLSConfig(ca.file, "", "", "")
+	noCert, err := TLSConfig(ca.File, "", "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,14 +98,14 @@ func TestMutualTLSWorksAndEveryOtherWayIsRefusedWithItsReason(t *testing.T) {
 }
 
 func TestAClientCertificateIsReadAgainAtEveryHandshake(t *testing.T) {
-	ca := newAuthority(t, "ours")
-	cert, key := ca.issue("client")
-	conf, err := TLSConfig(ca.file, cert, key, "")
+	ca := certs.New(t, "ours")
+	cert, key := ca.Issue("client")
+	conf, err := TLSConfig(ca.File, cert, key, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := leaf(t, conf)
-	ca.issue("client")
+	ca.Issue("client")
 	second := leaf(t, conf)
 	if first.SerialNumber.Cmp(second.SerialNumber) == 0 {
 		t.Error("the old certificate is still presented")
@@ -119,9 +120,9 @@ func TestAClientCertificateIsReadAgainAtEveryHandshake(t *testing.T) {
 }
 
 func TestTLSFilesThatDontWorkAreNamed(t *testing.T) {
-	ca := newAuthority(t, "ours")
-	cert, key := ca.issue("client")
-	_, foreign := ca.issue("other")
+	ca := certs.New(t, "ours")
+	cert, key := ca.Issue("client")
+	_, foreign := ca.Issue("other")
 	absent, garbage := filepath.Join(t.TempDir(), "absent.pem"), filepath.Join(t.TempDir(), "garbage.pem")
 	if err := os.WriteFile(garbage, []byte("no PEM"), 0o600); err != nil {
 		t.Fatal(err)
@@ -129,11 +130,11 @@ func TestTLSFilesThatDontWorkAreNamed(t *testing.T) {
 	for _, c := range []struct{ ca, cert, key, want string }{
 		{absent, "", "", absent},
 		{garbage, "", "", garbage},
-		{ca.file, absent, key, absent},
-		{ca.file, cert, absent, absent},
-		{ca.file, garbage, key, garbage},
-		{ca.file, cert, foreign, foreign},
-		{ca.file, cert, "", "only one of the two"},
+		{ca.File, absent, key, absent},
+		{ca.File, cert, absent, absent},
+		{ca.File, garbage, key, garbage},
+		{ca.File, cert, foreign, foreign},
+		{ca.File, cert, "", "only one of the two"},
 		{"", "", key, "only one of the two"},
 	} {
 		_, err := TLSConfig(c.ca, c.cert, c.key, "")

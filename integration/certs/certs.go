@@ -1,4 +1,5 @@
-package backend
+// Package certs makes certificates for tests.
+package certs
 
 import (
 	"crypto/ecdsa"
@@ -15,22 +16,23 @@ import (
 	"time"
 )
 
-// authority signs certificates for one test.
-type authority struct {
-	t    *testing.T
+// Authority signs certificates for one test.
+type Authority struct {
+	File string // its certificate
+
+	t    testing.TB
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	file string // its certificate
 }
 
-// newAuthority makes a CA with its certificate on disk.
-func newAuthority(t *testing.T, name string) *authority {
+// New makes a CA with its certificate on disk.
+func New(t testing.TB, name string) *Authority {
 	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
+	a := &Authority{t: t, dir: t.TempDir()}
 	template := a.template(name)
 	template.IsCA, template.BasicConstraintsValid = true, true
-	template.KeyUsage = x509.KeyUsageCertSign
+	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	a.key = newKey(t)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
 	if err != nil {
@@ -39,14 +41,14 @@ func newAuthority(t *testing.T, name string) *authority {
 	if a.cert, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
-	a.file = filepath.Join(a.dir, name+"-ca.pem")
-	writePEM(t, a.file, "CERTIFICATE", der)
+	a.File = filepath.Join(a.dir, name+"-ca.pem")
+	writePEM(t, a.File, "CERTIFICATE", der)
 	return a
 }
 
-// issue writes a certificate for the loopback and its key, over older ones of the
+// Issue writes a certificate for the loopback and its key, over older ones of the
 // same name.
-func (a *authority) issue(name string) (cert, key string) {
+func (a *Authority) Issue(name string) (cert, key string) {
 	a.t.Helper()
 	template := a.template(name)
 	template.KeyUsage = x509.KeyUsageDigitalSignature
@@ -68,7 +70,7 @@ func (a *authority) issue(name string) (cert, key string) {
 }
 
 // template is what all certificates share.
-func (a *authority) template(name string) *x509.Certificate {
+func (a *Authority) template(name string) *x509.Certificate {
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
 		a.t.Fatal(err)
@@ -79,7 +81,7 @@ func (a *authority) template(name string) *x509.Certificate {
 	}
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -88,9 +90,34 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func writePEM(t *testing.T, file, kind string, der []byte) {
+func writePEM(t testing.TB, file, kind string, der []byte) {
 	t.Helper()
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Revoke writes a list of revoked certificates with those in the files, over an older one.
+func (a *Authority) Revoke(certs ...string) (list string) {
+	a.t.Helper()
+	crl := &x509.RevocationList{Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour)}
+	for _, file := range certs {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		block, _ := pem.Decode(text)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		crl.RevokedCertificateEntries = append(crl.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: time.Now()})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, crl, a.cert, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	list = filepath.Join(a.dir, "revoked.pem")
+	writePEM(a.t, list, "X509 CRL", der)
+	return list
 }
