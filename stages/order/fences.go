@@ -12,6 +12,7 @@ import (
 
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // fences is what the ordinary writes of this process have met on the shards: a write that
@@ -33,7 +34,7 @@ type shardFence struct {
 	gone   time.Time     // when it went
 	kept   bool          // it kept writes of this process waiting
 
-	away error // why the newest call of a batch to the shard failed; nil if it was answered
+	away error // why the newest call of a batch to the shard failed; nil if that can be done now
 
 	// Of the batch that was closed last: from its fence up to before its end the shard may
 	// show a part of it.
@@ -80,7 +81,7 @@ func (f *fences) closed(id int64, e End) {
 
 // answered notes how a call of a batch to a shard ended.
 func (f *fences) answered(shard int, err error) {
-	if err != nil && !isAway(err) {
+	if err != nil && !isAway(err) && !isEtcd(err, rpctypes.ErrGRPCNoSpace) {
 		err = nil
 	}
 	f.mu.Lock()
@@ -88,9 +89,12 @@ func (f *fences) answered(shard int, err error) {
 	f.shards[shard].away = err
 }
 
-// unreached tells why the batch that pins a shard does not get on there; nil if none does, or
-// it gets on as far as this process knows.
-func (o *Order) unreached(shard int) error {
+// held tells why a batch can't get on with a shard at present; nil if it can, as far as this
+// process knows.
+func (o *Order) held(shard int) error {
+	if err := o.opts.ShardReady(shard); err != nil {
+		return err
+	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	if o.state.batches.pinned(shard) == nil {
@@ -183,19 +187,40 @@ func (p *passage) await(ctx context.Context, id int64) error {
 			return unwritten(p.shard, err)
 		}
 	}
+	for {
+		ended, err := p.awaitFor(ctx, id, awayAfter)
+		if err == nil && !ended {
+			err = o.held(n) // and if it is not for that, the next look will tell
+		}
+		if err != nil {
+			return unwritten(p.shard, err)
+		}
+		if ended {
+			p.gone, p.back = id, true
+			return nil
+		}
+	}
+}
+
+// awayAfter is how long a write waits for a fence before it asks whether that may ever go.
+const awayAfter = time.Second
+
+// awaitFor waits no longer than d for the batch of a fence to be done with the shard.
+func (p *passage) awaitFor(ctx context.Context, id int64, d time.Duration) (ended bool, err error) {
+	bounded, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
 	// Counted while the state is locked, so that whoever sees the shard free sees us, too.
-	err := o.until(ctx, func(s *state) bool {
-		if s.batches.on(id, n) {
+	err = p.order.until(bounded, func(s *state) bool {
+		if s.batches.on(id, p.shard.Number) {
 			return false
 		}
-		o.fences.add(n, 1)
+		p.order.fences.add(p.shard.Number, 1)
 		return true
 	})
-	if err != nil {
-		return unwritten(p.shard, err)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return false, nil
 	}
-	p.gone, p.back = id, true
-	return nil
+	return err == nil, err
 }
 
 // fenceOn is the id of the fence that is known to stand on a shard, 0 if none is.
@@ -217,6 +242,9 @@ func (bs *batches) on(id int64, shard int) bool {
 
 // unwritten is the error for a write that waited for a fence to go.
 func unwritten(s *stages.Shard, err error) error {
+	if isEtcd(err, rpctypes.ErrGRPCNoSpace) {
+		return rpctypes.ErrGRPCNoSpace // what the shard would say, too
+	}
 	st := status.Convert(stages.ErrorStatus(err))
 	code := st.Code()
 	if code != codes.DeadlineExceeded && code != codes.Canceled && code != codes.DataLoss {

@@ -1,7 +1,6 @@
 package order
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // Transact is the way of a Txn or a DeleteRange over several shards; one that lies on one
@@ -132,7 +132,7 @@ func (t *transaction) possible() error {
 		if err := o.alarmed(n); err != nil {
 			return err
 		}
-		if err := cmp.Or(o.opts.ShardReady(n), o.unreached(n)); err != nil {
+		if err := o.held(n); err != nil {
 			return t.away(n, err)
 		}
 	}
@@ -141,6 +141,9 @@ func (t *transaction) possible() error {
 
 // away is the error for a shard that can't take part.
 func (t *transaction) away(shard int, err error) error {
+	if isEtcd(err, rpctypes.ErrGRPCNoSpace) {
+		return rpctypes.ErrGRPCNoSpace
+	}
 	s := t.order.opts.Shards[shard]
 	return refuse(codes.Unavailable, "transaction over several shards: shard %s, which holds %q, is away: %s; nothing was done",
 		s.Name, t.keyOn(shard), status.Convert(stages.ErrorStatus(err)).Message())

@@ -175,7 +175,7 @@ func TestAWriteWaitsForTheFenceThatItMeets(t *testing.T) {
 	}
 	done := make(chan *pb.PutResponse, 1)
 	wg.Go(func() {
-		resp, err := s.put(r.ctx(), &pb.PutRequest{Key: []byte("a"), Value: []byte("2"), PrevKv: true})
+		resp, err := s.put(r.ctx(), &pb.PutRequest{Key: []byte("a"), Value: []byte("2")})
 		if err != nil {
 			t.Error(err)
 		}
@@ -382,6 +382,40 @@ func TestATxnWhoseLeaseEndsUnderItIsBegunAnew(t *testing.T) {
 	}
 	if next := r.Put(s, "a", "2"); next != 3 {
 		t.Fatalf("the next revision is %d", next)
+	}
+}
+
+// A shard that goes away when a transaction is decided stays fenced. Whoever has all the
+// time is told so all the same, and not kept waiting.
+func TestAWriteOnAFencedShardThatIsAwayIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	b := newBrake(order.StepDecide)
+	s := r.sharder(b.options)
+	var wg conc.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.doTxn(s, puts("1", "a", "b")) })
+	b.await(r.ctx(), t)
+	r.etcds[1].Stop()
+	close(b.release)
+	if next := r.Put(s, "a", "2"); next != 3 {
+		t.Errorf("the other shard goes on, at revision %d", next)
+	}
+	_, err := s.put(r.ctx(), &pb.PutRequest{Key: []byte("b"), Value: []byte("2")})
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "shard b: nothing was written") {
+		t.Errorf("a write on the shard that is away: %v", err)
+	}
+	r.etcds[1].Restart()
+	for {
+		resp, err := s.put(r.ctx(), &pb.PutRequest{Key: []byte("b"), Value: []byte("2")})
+		if status.Code(err) == codes.Unavailable && r.ctx().Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if err != nil || resp.Header.Revision < 4 {
+			t.Errorf("when it is back: %v, %v", resp, err)
+		}
+		return
 	}
 }
 
