@@ -121,3 +121,9 @@ func (o *Order) EndsWaiting() (n int) {
 	}
 	return n
 }
+
+// ClosedKey is where a shard has the newest batch that ended there.
+const ClosedKey = closedKey
+
+// ClosedValue is that of a batch that never had a fence there.
+func ClosedValue(id int64) string { return closedValue(id, 0, closedApart, nil) }
