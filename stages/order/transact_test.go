@@ -175,7 +175,7 @@ func TestAWriteWaitsForTheFenceThatItMeets(t *testing.T) {
 	}
 	done := make(chan *pb.PutResponse, 1)
 	wg.Go(func() {
-		resp, err := s.put(r.ctx(), &pb.PutRequest{Key: []byte("a"), Value: []byte("2")})
+		resp, err := s.put(r.ctx(), &pb.PutRequest{Key: []byte("a"), Value: []byte("2"), PrevKv: true})
 		if err != nil {
 			t.Error(err)
 		}
