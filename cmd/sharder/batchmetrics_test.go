@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/order"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -62,14 +63,20 @@ func TestTransactionsOverShardsAreCounted(t *testing.T) {
 	)
 }
 
-// record is what a sharder keeps of a batch with one Txn; stages/order/record.go.
-func record(t *testing.T, txn *pb.TxnRequest) []byte {
+// record is what a sharder keeps of a batch with one Txn, under the routes of a shard;
+// stages/order/record.go.
+func record(t *testing.T, shard *etcdtest.Etcd, txn *pb.TxnRequest) []byte {
 	t.Helper()
+	routes, err := shard.Client().Get(t.Context(), stages.RoutesKey)
+	if err != nil || len(routes.Kvs) != 1 {
+		t.Fatal(routes, err)
+	}
 	text, err := proto.Marshal(txn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := binary.AppendUvarint([]byte{1}, uint64(len(text)))
+	r := binary.AppendUvarint([]byte{1}, uint64(len(routes.Kvs[0].Value)))
+	r = binary.AppendUvarint(append(r, routes.Kvs[0].Value...), uint64(len(text)))
 	r = append(r, text...)
 	return append(binary.AppendUvarint(r, 2), "{}"...)
 }
@@ -79,7 +86,7 @@ func putOn(key string) *pb.RequestOp {
 }
 
 // leave has a coordinator open a batch that puts a and z, and die.
-func leave(t *testing.T, log *etcdtest.Etcd) {
+func leave(t *testing.T, log, shard *etcdtest.Etcd) {
 	t.Helper()
 	open := order.Open{Nonce: "left", Until: 1000, Shards: []int{0, 1}, Items: 1, By: "host-7:2379", At: time.Now().UnixMilli()}
 	text, err := json.Marshal(open)
@@ -87,7 +94,7 @@ func leave(t *testing.T, log *etcdtest.Etcd) {
 		t.Fatal(err)
 	}
 	txn := &pb.TxnRequest{Success: []*pb.RequestOp{putOn("a"), putOn("z")}}
-	if _, err := order.NewEtcd(log.Conn()).Open(t.Context(), append([]byte{2, 4}, text...), open.Until, open.Nonce, record(t, txn)); err != nil {
+	if _, err := order.NewEtcd(log.Conn()).Open(t.Context(), append([]byte{2, 4}, text...), open.Until, open.Nonce, record(t, shard, txn)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -97,7 +104,7 @@ func TestATakeoverIsCountedAndStatusSeesTheEnd(t *testing.T) {
 	log, a, b := clusters(t)
 	toml := underOrder(log, a, b)
 	ranOnce(t, toml, "a")
-	leave(t, log)
+	leave(t, log, a)
 	if r := reported(t, 0, toml); len(r.Transactions) != 1 || r.Transactions[0].State != order.StateActive || r.Transactions[0].Step != "fence: no fence yet on a, b" {
 		t.Fatalf("%+v", r.Transactions)
 	}
