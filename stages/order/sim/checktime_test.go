@@ -78,9 +78,10 @@ func (c *check) errors() error {
 				err = fmt.Errorf("not a future revision: %v", r)
 			}
 		case ambiguous(r.err):
-			// The sharder with other routes may roll others' batches back.
-			strangely := c.w.plan.stranger && isWide(r.req)
-			if c.w.plan.calm() && !swept(r.err) && !strangely && (c.w.plan.weather.slow == 0 || status.Code(r.err) != codes.DeadlineExceeded) {
+			// The sharder with other routes may roll others' batches back, and those that
+			// wait too long give themselves up.
+			undone := isWide(r.req) && (c.w.plan.stranger || c.w.plan.weather.slow > 0)
+			if c.w.plan.calm() && !swept(r.err) && !undone && (c.w.plan.weather.slow == 0 || status.Code(r.err) != codes.DeadlineExceeded) {
 				err = fmt.Errorf("failed although all was well: %v", r)
 			}
 		case status.Code(r.err) == codes.FailedPrecondition && r.client == strange:

@@ -40,7 +40,9 @@ var mutants = []mutant{
 	}},
 	{name: "ack-early", why: "writes are acknowledged before they are covered", parts: func(s *sharder) { s.commit = ackEarly(s) }},
 	{name: "error-early", why: "errors that depend on state are returned before it is covered", parts: func(s *sharder) {
-		s.commit = early(s, func(_ context.Context, _ stages.Call, _ *stages.Reply, err error) bool { return err != nil })
+		s.commit = early(s, func(_ context.Context, _ stages.Call, _ *stages.Reply, err error) bool {
+			return isError(stages.ErrorStatus(err), errNotFound)
+		})
 	}},
 	{name: "header-replayed", why: "wrote nothing: the header is what was replayed", parts: func(s *sharder) {
 		s.commit = early(s, func(_ context.Context, _ stages.Call, reply *stages.Reply, err error) bool {
@@ -160,6 +162,9 @@ func ackEarly(s *sharder) pipeline.Middleware[stages.Call, stages.Reply] {
 				return properly(ctx, call)
 			}
 			reply, err := next(ctx, call)
+			if err != nil && !ambiguous(stages.ErrorStatus(err)) {
+				return properly(ctx, call) // a fence
+			}
 			if err == nil {
 				rec := ctx.Value(recordKey{}).(*record)
 				rec.shard, rec.written = int64(call.Shard.Number), reply.Response.GetResponsePut().Header.Revision

@@ -112,11 +112,15 @@ type conn struct {
 	shard *shard
 	*line
 	edit func(req, resp proto.Message) // a mutant's
+	bend func(*pb.TxnRequest)          // likewise, before it is sent
 }
 
 // Invoke carries one call of the KV service.
 func (c *conn) Invoke(ctx context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
 	req := proto.Clone(args.(proto.Message))
+	if t, ok := req.(*pb.TxnRequest); ok && c.bend != nil {
+		c.bend(t)
+	}
 	resp, err := call(ctx, c.line, func() (proto.Message, error) { return c.shard.serve(req) })
 	if err == nil && c.edit != nil {
 		c.edit(req, resp)

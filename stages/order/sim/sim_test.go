@@ -68,7 +68,7 @@ func TestEveryMutantIsNoticed(t *testing.T) {
 	if raceEnabled {
 		t.Skip("it is the judge that is tested, which has no goroutines")
 	}
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, batchMutants) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
