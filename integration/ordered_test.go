@@ -24,16 +24,24 @@ const orderedSteps = 800
 // startOrdered runs three shards and an order cluster, and so many sharders in front.
 func startOrdered(t *testing.T, sharders int) (endpoints []string, shards []*etcdtest.Etcd) {
 	t.Helper()
-	room := func(c *embed.Config) { c.MaxTxnOps, c.MaxRequestBytes = 256, 2<<20 }
-	for range 3 {
-		shards = append(shards, etcdtest.Start(t, room))
-	}
-	c := harness.Three([]string{shards[0].Endpoint}, []string{shards[1].Endpoint}, []string{shards[2].Endpoint}).
-		Ordered(etcdtest.Start(t, room).Endpoint)
+	c, shards := orderedConf(t)
 	for range sharders {
 		endpoints = append(endpoints, harness.Start(t, c).Endpoint)
 	}
 	return endpoints, shards
+}
+
+// orderedConf runs three shards and an order cluster, and gives the configuration of those
+// in front.
+func orderedConf(t *testing.T) (c harness.Conf, shards []*etcdtest.Etcd) {
+	t.Helper()
+	room := func(c *embed.Config) { c.MaxTxnOps, c.MaxRequestBytes = 256, 2<<20 }
+	for range 3 {
+		shards = append(shards, etcdtest.Start(t, room))
+	}
+	c = harness.Three([]string{shards[0].Endpoint}, []string{shards[1].Endpoint}, []string{shards[2].Endpoint}).
+		Ordered(etcdtest.Start(t, room).Endpoint)
+	return c, shards
 }
 
 // TestRandomRequestsAreAnsweredAsByOneEtcdUnderOneOrder makes the same random requests to

@@ -4,236 +4,267 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/sharder/sharder/integration/etcdtest"
-	"github.com/sharder/sharder/integration/harness"
+	"github.com/sourcegraph/conc"
+
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
-	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/sharder/sharder/integration/etcdproc"
+	"github.com/sharder/sharder/integration/etcdtest"
 )
 
-// The recipes of etcd's own client, on one etcd and on three shards under one order through
-// two sharders. Keys below "/h/" are spread by hash, so that those who want a lock have
-// theirs on different shards; STM goes over keys of all shards.
+// What the recipes of etcd's client do has to come out the same on an etcd and on shards
+// under one order, which two sharders serve. Their keys are spread: those of a lock or an
+// election end with the number of a lease, so each contender's is on a shard of its own.
 
-// recipes runs a recipe on both. Each call of client is another client.
-func recipes(t *testing.T, run func(t *testing.T, client func() *clientv3.Client)) {
-	t.Parallel()
-	t.Run("etcd", func(t *testing.T) {
-		t.Parallel()
-		e := etcdtest.Start(t)
-		run(t, func() *clientv3.Client { return etcdtest.Client(t, e.Endpoint) })
-	})
-	t.Run("sharder", func(t *testing.T) {
-		t.Parallel()
-		room := func(c *embed.Config) { c.MaxTxnOps, c.MaxRequestBytes = 256, 2<<20 }
-		var clusters [][]string
-		for range 4 {
-			clusters = append(clusters, []string{etcdtest.Start(t, room).Endpoint})
-		}
-		conf := harness.Three(clusters[:3]...).Ordered(clusters[3]...)
-		endpoints := []string{harness.Start(t, conf).Endpoint, harness.Start(t, conf).Endpoint}
-		var n atomic.Int64
-		run(t, func() *clientv3.Client { return etcdtest.Client(t, endpoints[n.Add(1)%2]) })
-	})
+// places are the servers that a recipe runs on: by name, the endpoints of the clients. The
+// etcd is a process: one inside this would leave goroutines of its lock service behind.
+func places(t *testing.T) map[string][]string {
+	t.Helper()
+	endpoints, _ := startOrdered(t, 2)
+	etcd := etcdproc.Start(t, 1).Endpoint(0)
+	return map[string][]string{"etcd": {etcd, etcd}, "sharder": endpoints}
 }
 
-func session(t *testing.T, c *clientv3.Client, ttl int) *concurrency.Session {
+// alike runs something on both, one after the other, and wants what it tells to be equal.
+func alike(t *testing.T, run func(t *testing.T, clients []*clientv3.Client) []string) {
 	t.Helper()
-	s, err := concurrency.NewSession(c, concurrency.WithTTL(ttl))
+	t.Parallel()
+	scriptSlots <- struct{}{}
+	defer func() { <-scriptSlots }()
+	told := map[string][]string{}
+	for name, endpoints := range places(t) {
+		t.Run(name, func(t *testing.T) {
+			var clients []*clientv3.Client
+			for _, e := range endpoints {
+				clients = append(clients, etcdtest.Client(t, e))
+			}
+			told[name] = run(t, clients)
+		})
+	}
+	if !t.Failed() && !slices.Equal(told["etcd"], told["sharder"]) {
+		t.Errorf("etcd told\n%q\nsharder\n%q", told["etcd"], told["sharder"])
+	}
+}
+
+// sessionOf is a session that ends with the test.
+func sessionOf(t *testing.T, c *clientv3.Client, o ...concurrency.SessionOption) *concurrency.Session {
+	t.Helper()
+	s, err := concurrency.NewSession(c, o...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { s.Orphan() })
 	return s
 }
 
-func TestAMutexOverShardsHasOneOwner(t *testing.T) {
-	recipes(t, func(t *testing.T, client func() *clientv3.Client) {
-		var inside, turns atomic.Int64
-		var wg sync.WaitGroup
-		for range 5 {
-			s := session(t, client(), 30)
+// waiting waits until so many keys begin with a prefix.
+func waiting(t *testing.T, c *clientv3.Client, prefix string, n int64) {
+	t.Helper()
+	within(t, soon, fmt.Sprint(n, " keys below ", prefix), func() bool {
+		got, err := c.Get(bounded(t), prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		return err == nil && got.Count == n
+	})
+}
+
+// within polls until something is so.
+func within(t *testing.T, bound time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(bound); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", bound, what)
+		}
+	}
+}
+
+// contenders is how many want a lock or an office.
+const contenders = 8
+
+func TestALockGoesFromOneToTheNextInTheOrderTheyCame(t *testing.T) {
+	alike(t, func(t *testing.T, clients []*clientv3.Client) (told []string) {
+		var wg conc.WaitGroup
+		defer wg.Wait()
+		got := make(chan string, contenders)
+		var locks []*concurrency.Mutex
+		for i := range contenders {
+			m := concurrency.NewMutex(sessionOf(t, clients[i%2]), "/h/lock")
+			locks = append(locks, m)
+			ctx := bounded(t)
 			wg.Go(func() {
-				m := concurrency.NewMutex(s, "/h/lock")
+				if err := m.Lock(ctx); err != nil {
+					t.Errorf("contender %d: %v", i, err)
+					return
+				}
+				got <- strconv.Itoa(i)
+			})
+			waiting(t, clients[0], "/h/lock/", int64(i+1))
+		}
+		if err := concurrency.NewMutex(sessionOf(t, clients[1]), "/h/lock").TryLock(bounded(t)); !errors.Is(err, concurrency.ErrLocked) {
+			t.Errorf("a lock that is taken: %v", err)
+		}
+		for i := range contenders {
+			told = append(told, take(t, got))
+			if len(got) > 0 {
+				t.Fatal("two have the lock")
+			}
+			if err := locks[i].Unlock(bounded(t)); err != nil {
+				t.Fatal(err)
+			}
+			told = append(told, fmt.Sprint("got at ", locks[i].Header().Revision))
+		}
+		return told
+	})
+}
+
+// take is what comes next.
+func take(t *testing.T, from <-chan string) string {
+	t.Helper()
+	select {
+	case s := <-from:
+		return s
+	case <-time.After(soon):
+		t.Fatal("nobody got it")
+		return ""
+	}
+}
+
+func TestALockKeepsTheOthersOut(t *testing.T) {
+	alike(t, func(t *testing.T, clients []*clientv3.Client) []string {
+		var wg conc.WaitGroup
+		ctx := bounded(t)
+		for i := range contenders {
+			c := clients[i%2]
+			s := sessionOf(t, c)
+			wg.Go(func() {
 				for range 4 {
-					if err := m.Lock(t.Context()); err != nil {
-						t.Error(err)
-						return
-					}
-					if inside.Add(1) != 1 {
-						t.Error("two have the lock")
-					}
-					turns.Add(1)
-					inside.Add(-1)
-					if err := m.Unlock(t.Context()); err != nil {
-						t.Error(err)
+					if err := incrementLocked(ctx, c, s); err != nil {
+						t.Errorf("contender %d: %v", i, err)
 						return
 					}
 				}
-				_ = s.Close()
 			})
 		}
 		wg.Wait()
-		if turns.Load() != 20 {
-			t.Errorf("%d turns", turns.Load())
+		got, err := clients[0].Get(bounded(t), "z/count")
+		if err != nil || len(got.Kvs) != 1 {
+			t.Fatal(got, err)
 		}
-		m := concurrency.NewMutex(session(t, client(), 30), "/h/lock")
-		other := concurrency.NewMutex(session(t, client(), 30), "/h/lock")
-		if err := m.TryLock(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := other.TryLock(t.Context()); !errors.Is(err, concurrency.ErrLocked) {
-			t.Fatal(err)
-		}
+		return []string{string(got.Kvs[0].Value)}
 	})
 }
 
-// A lock whose owner is gone goes to the next one when the lease has ended.
-func TestAMutexIsHandedOnWhenItsOwnerIsGone(t *testing.T) {
-	recipes(t, func(t *testing.T, client func() *clientv3.Client) {
-		gone := client()
-		owner := session(t, gone, 2)
-		if err := concurrency.NewMutex(owner, "/h/lock").Lock(t.Context()); err != nil {
+// incrementLocked reads a number, and puts one more: right if nobody else does.
+func incrementLocked(ctx context.Context, c *clientv3.Client, s *concurrency.Session) error {
+	m := concurrency.NewMutex(s, "/h/count")
+	if err := m.Lock(ctx); err != nil {
+		return err
+	}
+	got, err := c.Get(ctx, "z/count")
+	if err != nil {
+		return err
+	}
+	n := 0
+	if len(got.Kvs) > 0 {
+		n, _ = strconv.Atoi(string(got.Kvs[0].Value))
+	}
+	if _, err := c.Put(ctx, "z/count", strconv.Itoa(n+1)); err != nil {
+		return err
+	}
+	return m.Unlock(ctx)
+}
+
+// Whoever stops to keep its lease alive loses what it held; a key on another shard that
+// hangs on the lease goes at the same revision.
+func TestTheEndOfASessionHandsItsLockOver(t *testing.T) {
+	alike(t, func(t *testing.T, clients []*clientv3.Client) (told []string) {
+		lost, next := sessionOf(t, clients[0], concurrency.WithTTL(2)), sessionOf(t, clients[1])
+		held := concurrency.NewMutex(lost, "/h/held")
+		if err := held.Lock(bounded(t)); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		got := make(chan error, 1)
-		next := concurrency.NewMutex(session(t, client(), 30), "/h/lock")
-		go func() { got <- next.Lock(ctx) }()
-		time.Sleep(500 * time.Millisecond)
-		select {
-		case err := <-got:
-			t.Fatal("locked although it has an owner:", err)
-		default:
+		for _, key := range []string{"a", "j", "z"} {
+			if _, err := clients[1].Put(bounded(t), key, "held", clientv3.WithLease(lost.Lease())); err != nil {
+				t.Fatal(err)
+			}
 		}
-		owner.Orphan() // keep-alives end, as when the process has died
-		if err := <-got; err != nil {
+		gone := clients[1].Watch(bounded(t), "a", clientv3.WithRange("{"), clientv3.WithFilterPut())
+		lost.Orphan()
+		m := concurrency.NewMutex(next, "/h/held")
+		if err := m.Lock(bounded(t)); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case <-owner.Done():
-		default:
-			t.Error("the session of the one that is gone goes on")
+		if _, err := clients[0].Get(bounded(t), held.Key()); err != nil {
+			t.Fatal(err)
 		}
+		left, err := clients[0].Get(bounded(t), "a", clientv3.WithRange("{"), clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, fmt.Sprint("got at ", m.Header().Revision), fmt.Sprint(left.Count, " left"))
+		var keys []string
+		for _, ev := range (<-gone).Events {
+			keys = append(keys, fmt.Sprint(string(ev.Kv.Key), " went at ", ev.Kv.ModRevision))
+		}
+		slices.Sort(keys) // etcd leaves the order to chance
+		return append(told, keys...)
 	})
 }
 
-func TestAnElectionOverShardsHasOneLeader(t *testing.T) {
-	recipes(t, func(t *testing.T, client func() *clientv3.Client) {
-		first, second := session(t, client(), 30), session(t, client(), 30)
-		a, b := concurrency.NewElection(first, "/h/elect"), concurrency.NewElection(second, "/h/elect")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+func TestAnOfficeGoesFromOneToTheNextAndIsObserved(t *testing.T) {
+	alike(t, func(t *testing.T, clients []*clientv3.Client) (told []string) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg conc.WaitGroup
+		defer wg.Wait()
 		defer cancel()
-		seen := concurrency.NewElection(session(t, client(), 30), "/h/elect").Observe(ctx)
-		if err := a.Campaign(ctx, "a"); err != nil {
-			t.Fatal(err)
-		}
-		won := make(chan error, 1)
-		go func() { won <- b.Campaign(ctx, "b") }()
-		observed := func(want string) {
-			t.Helper()
-			for r := range seen {
-				if string(r.Kvs[0].Value) == want {
+		seen := concurrency.NewElection(sessionOf(t, clients[1]), "/h/office").Observe(ctx)
+		elected := make(chan string, contenders)
+		var offices []*concurrency.Election
+		for i := range contenders {
+			e := concurrency.NewElection(sessionOf(t, clients[i%2]), "/h/office")
+			offices = append(offices, e)
+			wg.Go(func() {
+				if err := e.Campaign(ctx, strconv.Itoa(i)); err != nil {
+					t.Errorf("candidate %d: %v", i, err)
 					return
 				}
+				elected <- strconv.Itoa(i)
+			})
+			waiting(t, clients[0], "/h/office/", int64(i+1))
+		}
+		for i, e := range offices {
+			told = append(told, take(t, elected)+" elected", observe(t, seen))
+			if err := e.Proclaim(bounded(t), fmt.Sprint(i, " speaks")); err != nil {
+				t.Fatal(err)
 			}
-			t.Fatalf("%s was never seen to lead", want)
+			told = append(told, observe(t, seen), fmt.Sprint("candidate since ", e.Rev()))
+			resumed := concurrency.ResumeElection(sessionOf(t, clients[0]), "/h/office", e.Key(), e.Rev())
+			if l, err := resumed.Leader(bounded(t)); err != nil || string(l.Kvs[0].Key) != e.Key() {
+				t.Fatal(l, err)
+			}
+			if err := e.Resign(bounded(t)); err != nil {
+				t.Fatal(err)
+			}
 		}
-		observed("a")
-		if err := a.Proclaim(ctx, "a2"); err != nil {
-			t.Fatal(err)
+		if _, err := offices[0].Leader(bounded(t)); !errors.Is(err, concurrency.ErrElectionNoLeader) {
+			t.Errorf("a leader: %v", err)
 		}
-		observed("a2")
-		if l, err := b.Leader(ctx); err != nil || string(l.Kvs[0].Value) != "a2" {
-			t.Fatal(l, err)
-		}
-		if err := a.Resign(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-won; err != nil {
-			t.Fatal(err)
-		}
-		observed("b")
-		if err := first.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := second.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.Leader(ctx); !errors.Is(err, concurrency.ErrElectionNoLeader) {
-			t.Fatal(err)
-		}
+		return told
 	})
 }
 
-// Each of four clients takes one from one counter and adds it to another, on any shards.
-func TestSTMOverShardsLosesNothing(t *testing.T) {
-	recipes(t, func(t *testing.T, client func() *clientv3.Client) {
-		keys := []string{"a1", "j1", "z1", "/h/1", "/h/2", "/h/3"}
-		for level, name := range map[concurrency.Isolation]string{
-			concurrency.SerializableSnapshot: "snapshot", concurrency.Serializable: "serializable", concurrency.RepeatableReads: "repeatable",
-		} {
-			c := client()
-			for _, k := range keys {
-				if _, err := c.Put(t.Context(), name+k, "0"); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := c.Put(t.Context(), k+name, "100"); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var wg sync.WaitGroup
-			for n := range 4 {
-				c := client()
-				wg.Go(func() { moves(t, c, level, name, keys, n) })
-			}
-			wg.Wait()
-			total := 0
-			for _, k := range keys {
-				r, err := c.Get(t.Context(), k+name)
-				if err != nil || len(r.Kvs) != 1 {
-					t.Fatal(r, err)
-				}
-				v, err := strconv.Atoi(string(r.Kvs[0].Value))
-				if err != nil {
-					t.Fatal(err)
-				}
-				total += v
-			}
-			if total != 100*len(keys) {
-				t.Errorf("%s: %d in all", name, total)
-			}
-		}
-	})
-}
-
-// moves does a few transfers.
-func moves(t *testing.T, c *clientv3.Client, level concurrency.Isolation, name string, keys []string, n int) {
-	for i := range 8 {
-		from, to := keys[(n+i)%len(keys)]+name, keys[(n+2*i+1)%len(keys)]+name
-		if from == to {
-			continue
-		}
-		_, err := concurrency.NewSTM(c, func(s concurrency.STM) error {
-			var v [2]int
-			for i, k := range []string{from, to} {
-				var err error
-				if v[i], err = strconv.Atoi(s.Get(k)); err != nil {
-					return err
-				}
-			}
-			s.Put(from, fmt.Sprint(v[0]-1))
-			s.Put(to, fmt.Sprint(v[1]+1))
-			return nil
-		}, concurrency.WithIsolation(level), concurrency.WithAbortContext(t.Context()))
-		if err != nil {
-			t.Error(err)
-		}
+// observe is what an observer hears next.
+func observe(t *testing.T, seen <-chan *clientv3.GetResponse) string {
+	t.Helper()
+	select {
+	case r := <-seen:
+		return fmt.Sprintf("%s at %d", r.Kvs[0].Value, r.Kvs[0].ModRevision)
+	case <-time.After(soon):
+		t.Fatal("nothing was observed")
+		return ""
 	}
 }

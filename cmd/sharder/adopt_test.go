@@ -203,7 +203,6 @@ func TestWhatOneOrderDoesNotServeSaysWhatToUse(t *testing.T) {
 		pb.Auth_AuthEnable_FullMethodName:        "keeps no users",
 		pb.Cluster_MemberList_FullMethodName:     "ask the etcd cluster in question",
 		pb.Maintenance_Defragment_FullMethodName: "ask the etcd cluster in question",
-		"/v3lockpb.Lock/Lock":                    "package concurrency",
 	} {
 		err := conn.Invoke(t.Context(), method, &pb.StatusRequest{}, &pb.StatusResponse{}, grpc.WaitForReady(true))
 		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), method) {

@@ -54,6 +54,8 @@ type chains struct {
 	leases lease.Service
 	others grpc.StreamHandler // services that are not in this file
 	relay  *stages.Relay      // serves them in shape A, nil otherwise
+
+	recipes *recipes // serves Lock and Election in shape C, nil otherwise
 }
 
 // newChains writes the chains out for the shape that the configuration has.
@@ -134,6 +136,7 @@ func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Dec
 		},
 	})
 	c.others = newStatusTeller(table.Shards(), one).handle
+	c.recipes = newRecipes(c)
 }
 
 // joints are the places at which the shapes differ: the call of a shard for what reads

@@ -207,6 +207,7 @@ func newServer(cfg *conf.Config, c *chains, counts *metrics.Metrics) *server {
 	pb.RegisterKVServer(s.grpc, kvService{chains: c})
 	pb.RegisterWatchServer(s.grpc, watchService{chains: c})
 	pb.RegisterLeaseServer(s.grpc, leaseService{chains: c})
+	c.recipes.register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	return s
 }
@@ -217,6 +218,7 @@ func newServer(cfg *conf.Config, c *chains, counts *metrics.Metrics) *server {
 func (s *server) run(ctx context.Context, c *chains, listeners []net.Listener, bound time.Duration, log *slog.Logger) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	defer c.recipes.close()
 	var wg conc.WaitGroup
 	leases, stopLeases := context.WithCancel(context.WithoutCancel(ctx))
 	defer wg.Wait()
@@ -239,6 +241,7 @@ func (s *server) run(ctx context.Context, c *chains, listeners []net.Listener, b
 		defer close(drained)
 		s.grpc.GracefulStop()
 	})
+	c.recipes.drain()
 	c.watch.Stop()
 	stopLeases()
 	select {

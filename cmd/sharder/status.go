@@ -97,11 +97,8 @@ func (t *statusTeller) alarms(ctx context.Context, r *pb.AlarmRequest) (*pb.Alar
 // refuseOrdered says why a method is not served, and what to use.
 func refuseOrdered(method string) error {
 	remedy := "ask the etcd cluster in question directly"
-	switch service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/"); service {
-	case "etcdserverpb.Auth":
+	if strings.HasPrefix(method, "/etcdserverpb.Auth/") {
 		remedy = "sharder keeps no users of its own; let clients reach it through a network that you trust"
-	case "v3lockpb.Lock", "v3electionpb.Election":
-		remedy = "use the package concurrency of etcd's client, which does the same with keys and leases"
 	}
 	return status.Errorf(codes.Unimplemented, "sharder: %s is not served over several etcd clusters: %s", method, remedy)
 }
