@@ -66,7 +66,11 @@ func (e *exerciser) number(pos int64) int {
 }
 
 func (e *exerciser) step(n int) {
-	switch e.r.IntN(4) {
+	switch e.r.IntN(6) {
+	case 4:
+		e.open(n)
+	case 5:
+		e.records()
 	case 0, 1:
 		pos, err := e.Append(e.ctx, fmt.Appendf(nil, "entry %d", n))
 		e.tell("append: %v, later: %v", err, pos > e.positions[len(e.positions)-1])
@@ -83,6 +87,30 @@ func (e *exerciser) step(n int) {
 			from = e.saved // one below is enough only if nothing else of the cluster lies between
 		}
 		e.tell("follow from %d: %s", from, e.follow(from))
+	}
+}
+
+// nonces are of the batches that are opened, again and again; each always has the same until
+// and the same record.
+var nonces = []string{"one", "another", "third"}
+
+func (e *exerciser) open(n int) {
+	i := e.r.IntN(len(nonces))
+	record := []byte(strings.Repeat(fmt.Sprint(i), 1+i*400_000)) // a larger one is in pieces
+	pos, err := e.Open(e.ctx, fmt.Appendf(nil, "open %d", n), int64(10*i), nonces[i], record)
+	e.tell("open %s: %v, later: %v", nonces[i], err, pos > e.positions[len(e.positions)-1])
+	e.positions = append(e.positions, pos)
+}
+
+func (e *exerciser) records() {
+	i := e.r.IntN(len(nonces))
+	record, err := e.LoadRecord(e.ctx, int64(10*i), nonces[i])
+	e.tell("record of %s: %d bytes, %.5q, %v", nonces[i], len(record), record, err)
+	number := int64(e.r.IntN(25))
+	old, err := e.OldRecords(e.ctx, number)
+	e.tell("older than %d: %v, %v", number, old, err)
+	if e.r.IntN(2) == 0 {
+		e.tell("drop %s: %v", nonces[i], e.DropRecord(e.ctx, int64(10*i), nonces[i]))
 	}
 }
 
