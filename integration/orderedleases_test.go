@@ -8,8 +8,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// leaseRequest makes one request about a lease to both. The keys of a lease are on one
-// shard: on several they would go one shard after the other.
+// leaseRequest makes one request about a lease, whose keys may be on all shards, to both.
 func (d *duel) leaseRequest(name string) {
 	d.t.Helper()
 	id, kind := d.gen.lease(), d.gen.rand.IntN(8)

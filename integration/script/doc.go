@@ -36,6 +36,7 @@
 //	  if TARGET KEY [END] [prefix] [from-key] OP OPERAND
 //	  then COMMAND                   TARGET value, version, create, mod, lease
 //	  else COMMAND                   OP =, !=, <, >; COMMAND put, get, del or txn
+//	  then fill PREFIX N VALUE       N puts
 //	grant NAME ttl=N [id=N]          a lease; NAME stands for its id from now on
 //	revoke NAME | keepalive NAME | ttl NAME [keys] | leases
 //	watch NAME KEY [END] [prefix] [from-key] [rev=$R] [prev-kv] [no-put] [no-delete]
@@ -70,5 +71,6 @@
 // "like" compares with * as in file names. Between "single-shard" and "any-shard"
 // a file promises to touch one shard only, and revisions are compared there too,
 // counted from the first reply. With one shard every revision is compared, always.
-// "shapes one" in the first lines restricts a file to the plain etcd and one shard.
+// "shapes one" in the first lines restricts a file to the plain etcd and one shard;
+// "shapes order" says that it needs one revision over all shards.
 package script

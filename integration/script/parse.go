@@ -12,6 +12,7 @@ type Script struct {
 	Name       string
 	Statements []*Statement
 	OneShard   bool   // not to be run against several shards
+	Order      bool   // not to be run against several shards without an order
 	Apart      string // why revisions are not compared on several shards with one order
 }
 
@@ -82,10 +83,14 @@ func (p *parser) line(number int, text string) error {
 	}
 	switch words[0].Text {
 	case "shapes":
-		if len(words) != 2 || words[1].Text != "one" {
-			return fmt.Errorf("shapes takes the word one")
+		switch {
+		case len(words) == 2 && words[1].Text == "one":
+			p.script.OneShard = true
+		case len(words) == 2 && words[1].Text == "order":
+			p.script.Order = true
+		default:
+			return fmt.Errorf("shapes takes the word one or order")
 		}
-		p.script.OneShard = true
 		return nil
 	case "apart":
 		if len(words) != 2 {

@@ -1,6 +1,8 @@
 package script
 
 import (
+	"fmt"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -79,6 +81,10 @@ func txnRequest(e *env, body []Indented) *pb.TxnRequest {
 		case "if":
 			r.Compare = append(r.Compare, compare(newArgs(e, line.Words[1:])))
 		case "then":
+			if line.Words[1].Text == "fill" {
+				r.Success = append(r.Success, fillOps(newArgs(e, line.Words[2:]))...)
+				continue
+			}
 			r.Success = append(r.Success, requestOp(e, line.Words[1:], inner))
 		case "else":
 			r.Failure = append(r.Failure, requestOp(e, line.Words[1:], inner))
@@ -87,6 +93,17 @@ func txnRequest(e *env, body []Indented) *pb.TxnRequest {
 		}
 	}
 	return r
+}
+
+// fillOps makes the puts of a fill.
+func fillOps(a *args) (ops []*pb.RequestOp) {
+	prefix, n, value := a.next("a prefix").Text, a.env.number(a.next("a number").Text), a.next("a value").Value()
+	a.done()
+	for i := range n {
+		put := &pb.PutRequest{Key: fmt.Appendf(nil, "%s%04d", prefix, i), Value: value}
+		ops = append(ops, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: put}})
+	}
+	return ops
 }
 
 // requestOp makes one operation of a txn.

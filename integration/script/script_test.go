@@ -103,7 +103,7 @@ func TestTheParserNamesFileAndLine(t *testing.T) {
 		{"put a 1\n> ok\ndiffers apart\n", "inline:3: differs takes one quoted reason"},
 		{"apart\n", "inline:1: apart takes one quoted reason"},
 		{"put \"a 1\n", "inline:1: quote not closed: \"a 1"},
-		{"shapes many\n", "inline:1: shapes takes the word one"},
+		{"shapes many\n", "inline:1: shapes takes the word one or order"},
 		{"put a 1\n>\n", "inline:2: an empty expectation"},
 	} {
 		if _, err := Parse("inline", c.text); err == nil || err.Error() != c.want {
