@@ -1,7 +1,9 @@
 package order_test
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,5 +92,38 @@ func TestAShardThatKnowsMoreBatchesThanTheLogIsBelieved(t *testing.T) {
 				t.Errorf("on the other shard: %v, %v", got, err)
 			}
 		})
+	}
+}
+
+// Somebody begins to carry a batch on at the moment when another ends it.
+func TestARecordThatIsGoneTellsThatTheBatchIsOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	b := newBrake(order.StepDecide)
+	log, loading, proceed := &wire{}, make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	log.set(func(ctx context.Context, _ string, args any) error {
+		if q, ok := args.(*pb.RangeRequest); ok && strings.HasPrefix(string(q.Key), order.RecordPrefix) {
+			once.Do(func() { close(loading) })
+			select {
+			case <-proceed:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	})
+	s, other := r.sharder(b.options), r.sharder(nil, onShard(-1, log))
+	resp, err := r.halted(s, b, puts("1", "a", "b"), func() { <-loading })
+	if err != nil || resp.Header.Revision != 2 {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	r.finished(s)
+	for len(r.records()) > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(proceed)
+	r.finished(other)
+	if next := r.doTxn(other, puts("2", "a", "b")).Header.Revision; next != 3 {
+		t.Errorf("the next one has revision %d", next)
 	}
 }
