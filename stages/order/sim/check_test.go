@@ -35,7 +35,7 @@ func (c *check) all() (err error) {
 		return err
 	}
 	c.resolve()
-	for _, step := range []func() error{c.maps, c.owners, c.replies, c.time, c.errors, c.compactions, c.endings} {
+	for _, step := range []func() error{c.maps, c.owners, c.replies, c.leases, c.time, c.errors, c.compactions, c.endings} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -148,7 +148,7 @@ func (c *check) replies() error {
 	defer c.one.close()
 	reads := map[int64][]*record{}
 	for _, r := range c.w.history.all {
-		if _, compaction := r.req.(*pb.CompactionRequest); r.err == nil && !wrote(r.resp) && !compaction {
+		if r.err == nil && !wrote(r.resp) && answersFromStore(r.req) {
 			g := headerOf(r.resp).Revision
 			reads[g] = append(reads[g], r)
 		}
@@ -219,12 +219,21 @@ func asRequest(events []*mvccpb.KeyValue) *pb.TxnRequest {
 	t := &pb.TxnRequest{}
 	for _, kv := range events {
 		if kv.CreateRevision > 0 {
-			t.Success = append(t.Success, put(&pb.PutRequest{Key: kv.Key, Value: kv.Value}))
+			t.Success = append(t.Success, put(&pb.PutRequest{Key: kv.Key, Value: kv.Value, Lease: kv.Lease}))
 		} else {
 			t.Success = append(t.Success, del(&pb.DeleteRangeRequest{Key: kv.Key}))
 		}
 	}
 	return t
+}
+
+// answersFromStore tells whether the answer to a request is what a store holds.
+func answersFromStore(req proto.Message) bool {
+	switch req.(type) {
+	case *pb.CompactionRequest, *pb.LeaseRevokeRequest:
+		return false
+	}
+	return true
 }
 
 func sorted(events []*mvccpb.KeyValue) []*mvccpb.KeyValue {
@@ -270,4 +279,5 @@ var (
 	errCompacted = rpctypes.ErrGRPCCompacted
 	errFuture    = rpctypes.ErrGRPCFutureRev
 	errNotFound  = rpctypes.ErrGRPCKeyNotFound
+	errNoLease   = rpctypes.ErrGRPCLeaseNotFound
 )

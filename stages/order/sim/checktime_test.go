@@ -71,6 +71,8 @@ func (c *check) errors() error {
 		case r.err == nil:
 		case isError(r.err, errNotFound):
 			err = c.notFound(r)
+		case isError(r.err, errNoLease):
+			err = c.leaseNotFound(r)
 		case isError(r.err, errCompacted):
 			err = c.compacted(r)
 		case isError(r.err, errFuture):

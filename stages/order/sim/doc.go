@@ -17,8 +17,8 @@
 // (network_test.go). Sharders are paused, die and are started anew; shards lose their quorum
 // or go away, as does the order cluster; members lag; somebody writes past all sharders
 // (trouble_test.go). Whoever carries a batch on may sleep or give up after any step. Clients
-// put, delete, read, compare and compact, on one shard and over several, at revisions they
-// were told and at some that they make up (client_test.go).
+// put, delete, read, compare, compact and have leases end, on one shard and over several, at
+// revisions they were told and at some that they make up (client_test.go).
 //
 // # What is real
 //
@@ -44,7 +44,8 @@
 // that nobody waits for ever (checktime_test.go). When all is over no batch may be left in the
 // log, and no fence on a shard. These are the checks of the model, docs/model/order_model.py,
 // which has two things besides: shards without space, and writes past all sharders between a
-// fence and the end of its batch. Leases are in tests with real etcds.
+// fence and the end of its batch. Leases end here only when somebody has them end: what package
+// lease does with their time is in its own tests.
 //
 // The judge is tested with mutants (mutants_test.go): sharders that break one rule, each of
 // which it must notice. They are broken from outside. What can only be broken inside

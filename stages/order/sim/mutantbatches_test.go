@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -36,6 +37,15 @@ var batchMutants = []mutant{
 		}
 	})},
 	{name: "read-pending", why: "a reader doesn't wait for what is pending", parts: func(s *sharder) { s.at = impatient(s) }},
+	{name: "lease-apart", why: "a lease ends on each shard by itself", parts: func(s *sharder) {
+		s.endLease = func(ctx context.Context, shards []*stages.Shard, id int64, _ bool) (err error) {
+			for _, sh := range shards {
+				err = cmp.Or(err, s.EndLease(ctx, []*stages.Shard{sh}, id, false))
+			}
+			return err
+		}
+	}},
+	{name: "lease-unpinned", why: "a lease on one shard ends at any time, also between a fence and the end of its batch", parts: unpinned},
 	{name: "open-twice", why: "a batch that got no answer is opened under a new name", options: journals(func(w *world, j order.Journal) order.Journal {
 		return doubling{j, w.dice}
 	})},
@@ -89,6 +99,23 @@ var batchMutants = []mutant{
 			})
 		}}
 	})},
+}
+
+// unpinned ends leases on one shard without a batch.
+func unpinned(s *sharder) {
+	s.endLease = func(ctx context.Context, shards []*stages.Shard, id int64, withOthers bool) error {
+		if len(shards) > 1 {
+			return s.EndLease(ctx, shards, id, withOthers)
+		}
+		r, err := pb.NewLeaseClient(shards[0].Conn).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
+		if isError(err, errNoLease) {
+			return nil
+		}
+		if err == nil {
+			err = s.Cover(ctx, shards[0].Number, r.Header.Revision)
+		}
+		return err
+	}
 }
 
 // bending has the Txns of a sharder changed on their way to the shards.

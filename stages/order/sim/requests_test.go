@@ -16,8 +16,10 @@ func (w *world) request(d *dice, r *record) proto.Message {
 		return w.wide(d, r)
 	}
 	switch x := d.float(); {
+	case x < w.plan.ends && r.client != strange:
+		return &pb.LeaseRevokeRequest{ID: 1 + int64(d.n(wideLeases+w.plan.shards))}
 	case x < .16:
-		return &pb.PutRequest{Key: key, Value: []byte(r.value()), PrevKv: d.chance(.3)}
+		return &pb.PutRequest{Key: key, Value: []byte(r.value()), Lease: w.lease(d, key), PrevKv: d.chance(.3)}
 	case x < .24:
 		return w.deletion(d, key)
 	case x < .32:
@@ -134,6 +136,8 @@ func isWide(req proto.Message) bool {
 		}
 	}
 	switch r := req.(type) {
+	case *pb.LeaseRevokeRequest:
+		return true
 	case *pb.DeleteRangeRequest:
 		name(r.Key, r.RangeEnd)
 	case *pb.TxnRequest:
@@ -227,7 +231,7 @@ func (w *world) writes(d *dice, r *record) (ops []*pb.RequestOp) {
 		if keys = slices.Delete(keys, i, i+1); len(keys) == 0 {
 			break
 		}
-		op := put(&pb.PutRequest{Key: key, Value: []byte(r.value()), PrevKv: d.chance(.3)})
+		op := put(&pb.PutRequest{Key: key, Value: []byte(r.value()), Lease: w.lease(d, key), PrevKv: d.chance(.3)})
 		switch {
 		case d.chance(.25):
 			op = del(&pb.DeleteRangeRequest{Key: key, PrevKv: d.chance(.3)})

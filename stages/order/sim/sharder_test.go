@@ -38,6 +38,7 @@ type parts struct {
 	pin               pipeline.Middleware[*stages.Op, *stages.Reply]
 	at, commit, guard pipeline.Middleware[stages.Call, stages.Reply]
 	compact           pipeline.Stage[*pb.CompactionRequest, *pb.CompactionResponse]
+	endLease          func(ctx context.Context, shards []*stages.Shard, id int64, withOthers bool) error
 }
 
 // newSharder makes one that has not begun yet.
@@ -57,7 +58,7 @@ func (w *world) newSharder(slot, life int) *sharder {
 		w.mutant.options(w, &o)
 	}
 	s.Order = order.New(o)
-	s.parts = parts{s.Pin, s.At, s.Commit, s.Guard, s.Compact}
+	s.parts = parts{s.Pin, s.At, s.Commit, s.Guard, s.Compact, s.EndLease}
 	if w.mutant != nil && w.mutant.parts != nil {
 		w.mutant.parts(s)
 	}
@@ -130,7 +131,7 @@ func (s *sharder) chains() {
 	merged := pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(read), stages.MergeRange), stages.RetryWhole)
 	s.rng = pipeline.Chain3(decode.Range, pipeline.Wrap(merged, s.pin), stages.EncodeRange)
 	s.put = pipeline.Chain5(decode.Put, route, pipeline.Scatter(write), stages.Gather, stages.EncodePut)
-	s.Execute(s.table, read, nil)
+	s.Execute(s.table, read, shardLeases{s})
 	s.del = pipeline.Chain3(decode.DeleteRange,
 		pipeline.Wrap(pipeline.Chain3(route, pipeline.Scatter(write), stages.MergeDelete), s.Transact), stages.EncodeDeleteRange)
 	s.txn = pipeline.Chain3(decode.Txn,
@@ -215,6 +216,8 @@ func (s *sharder) handle(ctx context.Context, req proto.Message) (proto.Message,
 		return some(s.txn(ctx, r))
 	case *pb.CompactionRequest:
 		return some(s.compact(ctx, r))
+	case *pb.LeaseRevokeRequest:
+		return some(s.revoke(ctx, r))
 	}
 	panic(fmt.Sprintf("no chain for %T", req))
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 type store struct {
 	back backend.Backend
 	kv   mvcc.KV
+	*lessor
 	path string
 	// events are what every revision changed; a key that was deleted has no create
 	// revision. Compaction leaves them alone.
@@ -39,8 +41,8 @@ var nop = zap.NewNop()
 func newStore(path string) *store {
 	cfg := backend.DefaultBackendConfig(nop)
 	cfg.Path, cfg.UnsafeNoFsync, cfg.MmapSize, cfg.BatchInterval = path, true, 1<<20, time.Hour
-	s := &store{back: backend.New(cfg), path: path, events: map[int64][]*mvccpb.KeyValue{}}
-	s.kv = recording{mvcc.NewStore(nop, s.back, &lease.FakeLessor{}, mvcc.StoreConfig{}), s.events}
+	s := &store{back: backend.New(cfg), lessor: newLessor(), path: path, events: map[int64][]*mvccpb.KeyValue{}}
+	s.kv = recording{mvcc.NewStore(nop, s.back, s.lessor, mvcc.StoreConfig{}), s.events}
 	return s
 }
 
@@ -115,19 +117,26 @@ func (s *store) apply(req proto.Message, member int64) (resp proto.Message, err 
 	if serializable(req) && member < s.head() {
 		kv = lagging{kv, max(member, s.kv.FirstRev())}
 	}
-	ctx, lessor := context.Background(), &lease.FakeLessor{}
+	ctx := context.Background()
 	switch r := req.(type) {
 	case *pb.RangeRequest:
 		resp, _, err = txn.Range(ctx, nop, kv, r, true)
 	case *pb.PutRequest:
-		resp, _, err = txn.Put(ctx, nop, lessor, kv, r)
+		resp, _, err = txn.Put(ctx, nop, s.lessor, kv, r)
 	case *pb.DeleteRangeRequest:
 		resp, _, err = txn.DeleteRange(ctx, nop, kv, r)
 	case *pb.TxnRequest:
-		resp, _, err = txn.Txn(ctx, nop, r, true, kv, lessor, false)
+		resp, _, err = txn.Txn(ctx, nop, r, true, kv, s.lessor, false)
 	case *pb.CompactionRequest:
 		_, err = s.kv.Compact(traceutil.TODO(), r.Revision)
 		resp = &pb.CompactionResponse{Header: &pb.ResponseHeader{Revision: s.head()}}
+	case *pb.LeaseRevokeRequest:
+		err = s.revoke(s.kv, lease.LeaseID(r.ID))
+		resp = &pb.LeaseRevokeResponse{Header: &pb.ResponseHeader{Revision: s.head()}}
+	case *pb.LeaseTimeToLiveRequest:
+		resp, err = s.timeToLive(lease.LeaseID(r.ID), s.head())
+	default:
+		panic(fmt.Sprintf("no shard does a %T", req))
 	}
 	if err != nil {
 		return nil, toStatus(err)

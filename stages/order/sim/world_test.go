@@ -27,6 +27,7 @@ type plan struct {
 	shards, sharders, clients, ops int
 	keys                           int     // on each shard, or one less
 	wide                           float64 // chance that a request is a Txn over several shards
+	ends                           float64       // chance that a request has a lease end
 	weather                        weather
 	lag                            time.Duration // of the shards' members
 	think                          time.Duration // of a client between two requests
@@ -47,6 +48,7 @@ func newPlan(d *dice) plan {
 		shards: 2 + d.n(2), sharders: 2 + d.n(2), clients: 3 + d.n(4), ops: 4 + d.n(6),
 		keys:  pick(d, 2, 2, 5),
 		wide:  pick(d, .1, .4),
+		ends:  pick(d, .02, .02, .12),
 		lag:   pick(d, 0, 5*time.Millisecond, 100*time.Millisecond),
 		think: pick(d, 0, 3*time.Millisecond, 50*time.Millisecond, 500*time.Millisecond),
 		// Most of the rules are broken by interleavings alone; troubles hide these.
