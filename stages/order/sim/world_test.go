@@ -27,7 +27,7 @@ type plan struct {
 	shards, sharders, clients, ops int
 	keys                           int     // on each shard, or one less
 	wide                           float64 // chance that a request is a Txn over several shards
-	ends                           float64       // chance that a request has a lease end
+	ends                           float64 // chance that a request has a lease end
 	weather                        weather
 	lag                            time.Duration // of the shards' members
 	think                          time.Duration // of a client between two requests
