@@ -88,14 +88,14 @@ func (l *lessor) timeToLive(id lease.LeaseID, head int64) (*pb.LeaseTimeToLiveRe
 }
 
 // The leases are 1 to wideLeases on all shards, and then one on each.
-const wideLeases = 3
+const wideLeases = 2
 
 // lease makes up one that a key may be put with.
 func (w *world) lease(d *dice, key []byte) int64 {
-	if !d.chance(.2) {
+	if !d.chance(4 * w.plan.ends) {
 		return 0
 	}
-	return pick(d, 1, 2, 3, wideLeases+1+int64(key[0]-'a'))
+	return pick(d, 1, 1, 2, wideLeases+1+int64(key[0]-'a'))
 }
 
 // shardLeases are the leases to Order: they have the same ids everywhere.
