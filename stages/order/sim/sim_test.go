@@ -92,7 +92,7 @@ type tally struct {
 // wanted is what has to have happened in some run.
 var wanted = []string{
 	"runs", "requests", "writes", "reads", "deaths", "unanswered writes", "revisions", "entries", "checkpoints", "sweeps",
-	"wide", "step open", "step fenced", "step close", "taken over", "batches of several", "failed", "OutOfRange", "FailedPrecondition", "InvalidArgument", "Unavailable", "DeadlineExceeded",
+	"wide", "step open", "step fenced", "step close", "taken over", "batches of several", "failed", "NotFound", "OutOfRange", "FailedPrecondition", "InvalidArgument", "Unavailable", "DeadlineExceeded",
 }
 
 func (s *tally) add(w *world) {

@@ -113,7 +113,8 @@ func (w *world) settle() error {
 	return w.level()
 }
 
-// level waits until every sharder has everything, and drives no batch that others have done.
+// level waits until every sharder has everything, all batches have ended, and nobody drives one
+// that others have done.
 func (w *world) level() error {
 	began := time.Now()
 	for {
@@ -124,7 +125,8 @@ func (w *world) level() error {
 		behind := slices.IndexFunc(w.sharders, func(s *sharder) bool {
 			select {
 			case <-s.ready:
-				return !slices.Equal(s.Replayed().At, heads) || s.idle() != nil
+				status, _ := s.Status()
+				return !slices.Equal(s.Replayed().At, heads) || s.idle() != nil || len(status.Open) > 0
 			default:
 				return true
 			}
