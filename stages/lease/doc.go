@@ -58,9 +58,8 @@
 // whoever dies meanwhile. Instead of a LeaseRevoke on each shard there is one call of
 // Options.End: package order has the lease end in a batch (a pin, if it is on one shard; an item
 // behind fences, if it is on several), and returns when every read that begins later finds
-// the keys gone. Leases that expire at the same time on the same shards go into one batch, and those
-// on several shards may share a revision; a revocation that a client asks for has its
-// own. With a shard that is away a lease ends nowhere, so either all its keys are there or none;
+// the keys gone. Leases that expire at the same time on the same shards go into one batch, each
+// with a revision of its own. With a shard that is away a lease ends nowhere, so either all its keys are there or none;
 // leases elsewhere do not wait for it. "Not found" on a shard means that it ended before.
 //
 // The marker goes after that, so whoever finds none may say "lease not found". Nobody says so

@@ -53,7 +53,7 @@ type Options struct {
 	// End, if set, has a lease end on its shards, by its id there, instead of a LeaseRevoke
 	// on each followed by Deleted: it returns when its keys are gone at one moment for every read
 	// that begins later. It may be called again, and for a lease that has ended before. With
-	// others the lease may end at the same moment as those of other calls.
+	// others the lease may wait for leases of other calls, to end in one go with them.
 	End func(ctx context.Context, shards []*stages.Shard, id int64, withOthers bool) error
 	// Header gives, if set, the header of every answer instead of home's, and is asked
 	// when the work is done. A fresh one is not older than anything acknowledged

@@ -47,7 +47,7 @@ func anyShard(*place) bool { return true }
 
 // finish deletes what is left of an owed lease, st, everywhere, then its records.
 // won tells that this call removed the marker, the last step. ask says whether to
-// try a shard, and with others whether it may end at the same moment as others. An error means
+// try a shard, and with others whether it may go together with others. An error means
 // that something may be left, or is not covered, and the records with it.
 func (m *Manager) finish(ctx context.Context, st state, ask func(*place) bool, withOthers bool) (header *pb.ResponseHeader, won bool, err error) {
 	if m.o.End != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sourcegraph/conc/pool"
 
@@ -29,7 +30,7 @@ func (a *applying) run(ctx context.Context) (End, error) {
 		return a.pinned(ctx)
 	case a.batch.Phase == rolledBack:
 		return a.rollBack(ctx)
-	case len(a.items) == 1 && len(a.items[0].Ends) > 0:
+	case a.endsLeases():
 		return a.endLeases(ctx)
 	}
 	return a.steps(ctx)
@@ -121,6 +122,9 @@ func (a *applying) elsewhere(ctx context.Context, r *pb.TxnResponse) (End, *stan
 	case err != nil:
 		return End{}, nil, a.order.raiseAlarm(a.shard.Number, "what it holds about transactions can't be read: %v", err)
 	case l.closed == a.batch.ID:
+		if a.endsLeases() {
+			return a.leaseSteps(l.end), nil, nil
+		}
 		return l.end, nil, nil
 	case l.closed > a.batch.ID:
 		return End{}, nil, a.order.endedAt(ctx, a.shard, l.closed)
@@ -130,19 +134,27 @@ func (a *applying) elsewhere(ctx context.Context, r *pb.TxnResponse) (End, *stan
 	return End{}, l.fence, nil
 }
 
-// endLeases has leases end under the fence; whatever happens between that and the closed id is
-// theirs. A lease that is not there any more has ended before.
+// endsLeases tells whether it is leases that end, each an item of the batch.
+func (a *applying) endsLeases() bool { return len(a.items) > 0 && len(a.items[0].Ends) > 0 }
+
+// endLeases has leases end under the fence, one after the other in the order of the items, so
+// that each makes a revision of its own and it is known which: whoever else does it keeps the
+// same order, and a lease that is not there any more has ended before, here.
 func (a *applying) endLeases(ctx context.Context) (End, error) {
-	if _, err := a.revoke(ctx); err != nil {
-		return End{}, err
+	for _, it := range a.items {
+		for _, e := range it.Ends {
+			if !slices.Contains(e.Shards, a.shard.Number) {
+				continue
+			}
+			if err := a.order.revokeOn(ctx, a.shard, e.ID); err != nil {
+				return End{}, err
+			}
+		}
 	}
-	fence, kind := a.batch.fence(a.shard.Number), closedEnds
-	if len(a.batch.writers(a.shard.Number)) == 0 {
-		kind = closedApart
-	}
+	fence := a.batch.fence(a.shard.Number)
 	r, err := a.order.shardTxn(ctx, a.shard, &pb.TxnRequest{
 		Compare: []*pb.Compare{valueIs(fenceKey, []byte(fenceValue(a.batch.ID, 0, nil)))},
-		Success: []*pb.RequestOp{deleteOp(fenceKey), putOp(closedKey, []byte(closedValue(a.batch.ID, fence, kind, nil)))},
+		Success: []*pb.RequestOp{deleteOp(fenceKey), putOp(closedKey, []byte(closedValue(a.batch.ID, fence, closedEnds, nil)))},
 		Failure: ledgerOps(),
 	})
 	switch {
@@ -152,11 +164,21 @@ func (a *applying) endLeases(ctx context.Context) (End, error) {
 		end, _, err := a.elsewhere(ctx, r)
 		return end, err
 	}
-	e := End{Shard: a.shard.Number, Fence: fence, Revision: r.Header.Revision}
-	if kind == closedEnds {
-		e.Steps = []int64{e.Revision - 1}
+	return a.leaseSteps(End{Shard: a.shard.Number, Fence: fence, Revision: r.Header.Revision}), nil
+}
+
+// leaseSteps fills in where the steps of leases that ended are: each of those that have keys
+// here has made one revision behind the fence. If there are more, somebody has written past
+// sharder, and they go with the last; if there are fewer, somebody has deleted keys so.
+func (a *applying) leaseSteps(e End) End {
+	e.Steps = nil
+	for k := range a.batch.writers(a.shard.Number) {
+		e.Steps = append(e.Steps, min(e.Fence+1+int64(k), e.Revision-1))
 	}
-	return e, nil
+	if n := len(e.Steps); n > 0 {
+		e.Steps[n-1] = e.Revision - 1
+	}
+	return e
 }
 
 // revokesAtOnce bounds the leases that end on one shard at the same time.

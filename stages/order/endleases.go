@@ -17,8 +17,8 @@ import (
 
 // EndLease has a lease end, by its id on the shards, on all that may have keys of it; when it
 // returns without an error every read that begins later finds them gone, all at one
-// revision. With others it may end at the same revision as leases of other calls that
-// lie on several shards as well. A lease that ended before is no error. After an error it may have
+// revision, which it has for itself. With others it may go into one batch with leases of other
+// calls. A lease that ended before is no error. After an error it may have
 // ended or not, and this may be called again. An error that one shard is to blame for, since it is
 // away or does not answer, is a stages.ShardError.
 func (o *Order) EndLease(ctx context.Context, shards []*stages.Shard, id int64, withOthers bool) error {
@@ -216,7 +216,11 @@ func (o *Order) endOnce(ctx context.Context, shards []int, ends []leaseEnd) (out
 	var nonce string
 	// What is decided is as good as done to every reader, but the records of the leases
 	// may go only when it is done.
-	o.runBatch(ctx, shards, []item{{Ends: ends}}, func(b *batch, how string, why error) {
+	items := make([]item, len(ends))
+	for i, e := range ends {
+		items[i] = item{Ends: []leaseEnd{e}}
+	}
+	o.runBatch(ctx, shards, items, func(b *batch, how string, why error) {
 		if outcome, err = how, why; b != nil {
 			nonce = b.Nonce
 		}

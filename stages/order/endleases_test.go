@@ -34,8 +34,8 @@ func (r *rig) grant(s *sharder, id int64, shards ...int) (on []*stages.Shard) {
 	return on
 }
 
-// died is the error of a Trace that ends a drive.
-var died = errors.New("died")
+// errDied is the error of a Trace that ends a drive.
+var errDied = errors.New("died")
 
 // diesAt makes a sharder that dies at the first time of a step.
 func diesAt(step string) func(*order.Options) {
@@ -43,7 +43,7 @@ func diesAt(step string) func(*order.Options) {
 	return func(o *order.Options) {
 		o.Trace = func(_ context.Context, s order.Step) error {
 			if s.Name == step && !s.Takeover && !once.Swap(true) {
-				return died
+				return errDied
 			}
 			return nil
 		}

@@ -30,7 +30,7 @@ type closedKind int
 const (
 	closedApart closedKind = iota // sharder's own
 	closedStep                    // that of the last step, too
-	closedEnds                    // sharder's own; everything between fence and it is one step, of leases that end
+	closedEnds                    // sharder's own; between the fence and it leases have ended, each at a revision
 )
 
 func idText(id int64) string { return fmt.Sprintf("%020d", id) }
@@ -110,11 +110,8 @@ func parseClosed(shard int, kv *mvccpb.KeyValue) (id int64, e End, err error) {
 		return 0, e, fmt.Errorf("closed key: %w", err)
 	}
 	e = End{Shard: shard, Fence: n[1], Steps: revs, Revision: kv.ModRevision}
-	switch closedKind(n[2]) {
-	case closedStep:
+	if closedKind(n[2]) == closedStep {
 		e.Steps = append(e.Steps, kv.ModRevision)
-	case closedEnds:
-		e.Steps = []int64{kv.ModRevision - 1}
 	}
 	return n[0], e, nil
 }
