@@ -23,6 +23,8 @@ type lessor struct {
 	lease.FakeLessor
 	of    map[string]lease.LeaseID
 	ended map[lease.LeaseID]bool
+
+	granted int64 // leases that stand for one that is gone
 }
 
 func newLessor() *lessor {

@@ -133,6 +133,9 @@ func (s *store) apply(req proto.Message, member int64) (resp proto.Message, err 
 	case *pb.LeaseRevokeRequest:
 		err = s.revoke(s.kv, lease.LeaseID(r.ID))
 		resp = &pb.LeaseRevokeResponse{Header: &pb.ResponseHeader{Revision: s.head()}}
+	case *pb.LeaseGrantRequest: // only where a mutant has let a lease end under a transaction
+		s.granted++
+		resp = &pb.LeaseGrantResponse{Header: &pb.ResponseHeader{Revision: s.head()}, ID: 1<<40 + s.granted, TTL: r.TTL}
 	case *pb.LeaseTimeToLiveRequest:
 		resp, err = s.timeToLive(lease.LeaseID(r.ID), s.head())
 	default:
