@@ -90,7 +90,7 @@ func (f *ordered) suffer() {
 }
 
 func TestOneRevisionOutlivesEveryProcessAndEveryCable(t *testing.T) {
-	startOrdered(t, 1, 1, 1, 1).suffer()
+	startSharders(t, 3, 1, 1, 1, 1).suffer()
 }
 
 func TestOneRevisionOutlivesTheMembersOfItsClusters(t *testing.T) {

@@ -144,11 +144,14 @@ func (m *realm) history() []*mvccpb.Event {
 	o := m.orders[0]
 	var out []*mvccpb.Event
 	for i, e := range m.etcds {
-		rev := head(m.t, m.clients[i])
-		if err := o.Await(m.t.Context(), i, rev); err != nil {
+		evs := newRecord(m.t, e).upTo(head(m.t, m.clients[i]))
+		if len(evs) == 0 {
+			continue
+		}
+		if err := o.Await(m.t.Context(), i, evs[len(evs)-1].Kv.ModRevision); err != nil { // it may be past the head of before
 			m.t.Fatal(err)
 		}
-		for _, ev := range newRecord(m.t, e).upTo(rev) {
+		for _, ev := range evs {
 			ev = proto.CloneOf(ev)
 			for _, kv := range []*mvccpb.KeyValue{ev.Kv, ev.PrevKv} {
 				if kv != nil {
@@ -165,14 +168,15 @@ func (m *realm) history() []*mvccpb.Event {
 	return out
 }
 
-// storm writes to all shards through all servers until stop is called.
+// storm writes to all shards through all servers until stop is called, which waits for the
+// writes that are under way: one that was given up might land at any time.
 func (m *realm) storm(pause time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg conc.WaitGroup
 	for w := range 6 {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				short, done := context.WithTimeout(ctx, 2*time.Second)
+				short, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 				p := prefixes[w%3]
 				key := fmt.Sprintf("%s%02d", p, (i*7+w)%40)
 				ops := []clientv3.Op{clientv3.OpPut(key, fmt.Sprint(i))}
