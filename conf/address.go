@@ -17,23 +17,6 @@ type address struct {
 	port int
 }
 
-// addresses reads where sharder listens.
-func (s *schema) addresses(to *[]string) func(*node) {
-	return func(n *node) {
-		all, ok := s.list(n, `["127.0.0.1:2379"]`)
-		for _, text := range all {
-			if _, what, remedy := parseAddress(text, true); what != "" {
-				s.wrong(n, what, remedy)
-				ok = false
-			}
-		}
-		if !ok {
-			all = nil // so that no later rule speaks of the default
-		}
-		*to = all
-	}
-}
-
 // address reads one place to listen; example is the remedy for what is no string.
 func (s *schema) address(to *string, example string) func(*node) {
 	return func(n *node) {
@@ -49,8 +32,8 @@ func (s *schema) address(to *string, example string) func(*node) {
 	}
 }
 
-// endpoints reads the members of a shard.
-func (s *schema) endpoints(to *[]string) func(*node) {
+// endpoints reads the members of a cluster, which may listen on sockets if that is of use.
+func (s *schema) endpoints(to *[]string, sockets bool) func(*node) {
 	return func(n *node) {
 		all, ok := s.list(n, `["10.0.0.1:2379", "10.0.0.2:2379"]`)
 		if len(all) > maxMembers {
@@ -58,7 +41,11 @@ func (s *schema) endpoints(to *[]string) func(*node) {
 			ok = false
 		}
 		for _, text := range all {
-			if _, _, what, remedy := parseEndpoint(text); what != "" {
+			parse := parseEndpoint
+			if sockets {
+				parse = parseMember
+			}
+			if _, _, what, remedy := parse(text); what != "" {
 				s.wrong(n, what, remedy)
 				ok = false
 			}
@@ -67,6 +54,17 @@ func (s *schema) endpoints(to *[]string) func(*node) {
 			*to = all
 		}
 	}
+}
+
+// parseMember is parseEndpoint with sockets, which have no address: scheme is "unix" or "unixs"
+// then.
+func parseMember(text string) (scheme string, a address, what, remedy string) {
+	before, path, _ := strings.Cut(text, "://")
+	if scheme = strings.ToLower(before); scheme == "unix" || scheme == "unixs" {
+		what, remedy = checkSocket(text, path)
+		return scheme, a, what, remedy
+	}
+	return parseEndpoint(text)
 }
 
 // parseEndpoint takes an endpoint apart. scheme is "http", "https" or empty. If it

@@ -52,10 +52,12 @@ func (s *schema) claims(root *node) []claim {
 		listen, owner = root.missing("listen"), own+", by default,"
 	}
 	for _, text := range s.c.Listen {
-		listens(text, listen, owner)
+		if l, what, _ := parseListener(text); what == "" && l.network == "tcp" {
+			all = append(all, claim{address: l.address, node: listen, owner: owner, local: true})
+		}
 	}
-	if s.c.Metrics != "" {
-		listens(s.c.Metrics, root.kid("metrics"), ownMetrics)
+	if l, _, _ := parseListener(s.c.Metrics); l.network == "tcp" && s.c.Metrics != "" {
+		all = append(all, claim{address: l.address, node: root.kid("metrics"), owner: ownMetrics, local: true})
 	}
 	cluster := func(sh *Shard, n *node, owner string) {
 		if sh.Listen != "" {

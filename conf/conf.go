@@ -7,13 +7,25 @@ import "time"
 type Config struct {
 	// File is the path as it was given to Load; empty when the text came from memory.
 	File string
-	// Listen (listen) holds the addresses, host:port, where etcd clients connect.
-	// At least one; port 0 means any free port.
+	// Listen (listen) holds the addresses where etcd clients connect, as the file has them:
+	// host:port, http://host:port, https://host:port, unix:///path or unixs:///path. At least
+	// one; port 0 means any free port. Listeners says what they mean.
 	Listen []string
-	// Metrics (metrics) is the address, host:port, of the HTTP side for operators; port 0
-	// means any free port. Empty is none.
+	// Advertise (advertise) holds the addresses, host:port, perhaps with http:// or https://
+	// before it, at which clients reach this sharder; see Advertised.
+	Advertise []string
+	// Members (members) says whom MemberList answers with: MembersSharders or, with one
+	// shard, MembersShard.
+	Members string
+	// Namespace (namespace) is what the keys of clients begin with below, decoded; they see
+	// their keys without it, and no others. nil is the whole keyspace. It doesn't begin with NUL.
+	Namespace []byte
+	// Registration is the table [registration].
+	Registration Registration
+	// Metrics (metrics) is the address of the HTTP side for operators, in the forms of Listen.
+	// Empty is none. Operators says what it means.
 	Metrics string
-	// TLS is the table [tls]; nil if clients come in the clear.
+	// TLS is the table [tls]; nil if everybody comes in the clear.
 	TLS *ServerTLS
 	// DataDir (data_dir) is the directory where embedded shards and an embedded order
 	// cluster keep their data, one directory for each in it. Empty unless the file sets it.
@@ -23,12 +35,20 @@ type Config struct {
 	DrainTimeout time.Duration
 	// MaxRequestBytes (max_request_bytes) is the largest request a client may send.
 	MaxRequestBytes Size
+	// SerializableOrdering (serializable_ordering) keeps serializable reads from going back
+	// when another member answers. With Order they never do.
+	SerializableOrdering bool
+	// HTTP is the table [http], GRPC the table [grpc].
+	HTTP HTTP
+	GRPC GRPC
 	// Limits is the table [limits].
 	Limits Limits
 	// Watch is the table [watch].
 	Watch Watch
 	// Lease is the table [lease].
 	Lease Lease
+	// Cache is the table [cache]. It means something with one shard and no Order only.
+	Cache Cache
 	// Shards holds the tables [shards.NAME] in the order of the file. There is at
 	// least one, unless there are only Gateways; without Order the first is the home of leases.
 	Shards []Shard
@@ -89,13 +109,18 @@ type Shard struct {
 	// Listen (listen) fixes the client address, host:port, of an embedded shard.
 	// Empty means a free port of the loopback interface.
 	Listen string
-	// Endpoints (endpoints) are the members, each host:port, http://host:port or
-	// https://host:port; either all of them https or none.
+	// Endpoints (endpoints) are the members, each host:port, http://host:port,
+	// https://host:port, or unix:// or unixs:// and the path of a socket; either all of them over
+	// TLS or none. Either these or DiscoverySRV.
 	Endpoints []string
+	// Upstream says how the members are found otherwise, and how they are spoken to.
+	Upstream
 	// TLS (tls) holds the files for TLS towards the members.
 	TLS TLS
 	// Username (username) and PasswordFile (password_file) are the credentials
-	// sharder itself uses; both or neither. The password is the file's first line.
+	// sharder itself uses; both or neither. The password is the file's first line. With one
+	// shard and no order, whose clients authenticate themselves, they are for calls of
+	// sharder's own only.
 	Username, PasswordFile string
 	// HealthInterval (health_interval) is how often each member is probed.
 	HealthInterval time.Duration
@@ -115,6 +140,8 @@ type TLS struct {
 	// ServerName (server_name) is the name to expect in the members' certificates;
 	// empty means the host of the endpoint.
 	ServerName string
+	// InsecureSkipVerify (insecure_skip_verify) takes any certificate of a member for good.
+	InsecureSkipVerify bool
 }
 
 // Empty reports whether nothing of t is set.
@@ -140,8 +167,12 @@ type Route struct {
 func Default() *Config {
 	return &Config{
 		Listen:          []string{"127.0.0.1:2379"},
+		Members:         MembersSharders,
+		Registration:    Registration{TTL: 15 * time.Second},
 		DrainTimeout:    10 * time.Second,
 		MaxRequestBytes: 1536 * KiB,
+		HTTP:            HTTP{Gateway: true},
+		GRPC:            defaultGRPC(),
 		Limits: Limits{
 			Requests: 2048, RequestsWaiting: 8192,
 			PerShard: 512, PerShardWaiting: 4096,
@@ -152,10 +183,11 @@ func Default() *Config {
 			CatchUps: 16, ProgressInterval: 5 * time.Second,
 		},
 		Lease: Lease{KeepAliveStreams: 4},
+		Cache: Cache{Bytes: 64 * MiB, MaxAge: time.Second, AuthInterval: time.Second},
 	}
 }
 
-// defaultShard is a shard whose table is empty.
-func defaultShard(name string) Shard {
-	return Shard{Name: name, HealthInterval: time.Second, Timeout: 30 * time.Second}
+// DefaultShard is a shard whose table is empty.
+func DefaultShard(name string) Shard {
+	return Shard{Name: name, HealthInterval: time.Second, Timeout: 30 * time.Second, Upstream: defaultUpstream()}
 }

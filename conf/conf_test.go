@@ -36,14 +36,21 @@ func equal(t *testing.T, have, want any) {
 func TestDefaultsAreThoseOfTheDocumentation(t *testing.T) {
 	want := Config{
 		Listen:          []string{"127.0.0.1:2379"},
+		Members:         "sharders",
+		Registration:    Registration{TTL: 15 * time.Second},
 		DrainTimeout:    10 * time.Second,
 		MaxRequestBytes: 1572864,
+		HTTP:            HTTP{Gateway: true},
+		GRPC:            GRPC{MaxConcurrentStreams: 1<<32 - 1, KeepAliveMinTime: 5 * time.Second, KeepAliveInterval: 2 * time.Hour, KeepAliveTimeout: 20 * time.Second},
 		Limits:          Limits{Requests: 2048, RequestsWaiting: 8192, PerShard: 512, PerShardWaiting: 4096, StreamPage: 1 << 20},
 		Watch:           Watch{Queue: 128, QueueBytes: 4 << 20, HistoryBytes: 512 << 10, CatchUps: 16, ProgressInterval: 5 * time.Second},
 		Lease:           Lease{KeepAliveStreams: 4},
+		Cache:           Cache{Bytes: 64 << 20, MaxAge: time.Second, AuthInterval: time.Second},
 	}
 	equal(t, *Default(), want)
-	want.Shards = []Shard{{Name: "a", Endpoints: []string{"10.0.0.1:2379"}, HealthInterval: time.Second, Timeout: 30 * time.Second}}
+	want.Shards = []Shard{{Name: "a", Endpoints: []string{"10.0.0.1:2379"}, HealthInterval: time.Second, Timeout: 30 * time.Second, Upstream: Upstream{
+		DiscoveryInterval: 30 * time.Second, KeepAliveTime: 10 * time.Second, KeepAliveTimeout: 3 * time.Second, MaxSendBytes: 2 << 30, MaxRecvBytes: 2 << 30,
+	}}}
 	want.Routes = []Route{{Key: []byte{}, Shards: []string{"a"}}}
 	equal(t, *parse(t, `shards.a.endpoints = ["10.0.0.1:2379"]`), want)
 }
@@ -51,9 +58,26 @@ func TestDefaultsAreThoseOfTheDocumentation(t *testing.T) {
 func TestEveryKeyReachesItsField(t *testing.T) {
 	c := parse(t, `
 listen = [":1", "[::1]:2"]
+advertise = ["h:3", "https://[::1]:4"]
+members = "sharders"
 data_dir = "../d"
 drain_timeout = "1m30s"
 max_request_bytes = 2048
+[tls]
+auto = true
+auto_validity = "48h"
+min_version = "1.2"
+max_version = "1.3"
+[http]
+gateway = false
+pprof = true
+[grpc]
+max_concurrent_streams = 21
+keepalive_min_time = "22s"
+keepalive_interval = "23s"
+keepalive_timeout = "24s"
+keepalive_without_calls = true
+log_requests = true
 [limits]
 requests = 1
 requests_waiting = 2
@@ -68,6 +92,9 @@ catch_ups = 9
 progress_interval = "10s"
 [lease]
 keep_alive_streams = 11
+[registration]
+prefix = "p"
+ttl = "21s"
 [order]
 endpoints = ["order.example.com:2379"]
 username = "order"
@@ -83,42 +110,85 @@ batch_items = 20
 endpoints = ["https://etcd-1.example.com:2379"]
 username = "root"
 password_file = "pw"
-tls = { ca = "ca", cert = "crt", key = "key", server_name = "sn" }
+tls = { ca = "ca", cert = "crt", key = "key", server_name = "sn", insecure_skip_verify = true }
 health_interval = "12s"
 timeout = "13s"
+auto_sync_interval = "31s"
+keepalive_time = "32s"
+keepalive_timeout = "33s"
+keepalive_without_calls = true
+max_send_bytes = "34KiB"
+max_recv_bytes = "35KiB"
+[shards.b]
+discovery_srv = "example.com"
+discovery_srv_name = "n"
+insecure_discovery = true
+discovery_interval = "36s"
+auto_sync_interval = "0s"
+keepalive_time = "0s"
 [shards.a]
 embedded = true
 listen = "127.0.0.1:14"
 [routes]
 "" = "z"
 "a" = { hash = ["a", "z"] }
+"b" = "b"
 `)
 	equal(t, *c, Config{
-		Listen: []string{":1", "[::1]:2"}, DataDir: "../d", DrainTimeout: 90 * time.Second, MaxRequestBytes: 2 * KiB,
+		Listen: []string{":1", "[::1]:2"}, Advertise: []string{"h:3", "https://[::1]:4"}, Members: "sharders",
+		Registration: Registration{Prefix: "p", TTL: 21 * time.Second}, DataDir: "../d", DrainTimeout: 90 * time.Second, MaxRequestBytes: 2 * KiB,
+		TLS:  &ServerTLS{Auto: true, AutoValidity: 48 * time.Hour, MinVersion: "1.2", MaxVersion: "1.3"},
+		HTTP: HTTP{Gateway: false, PProf: true},
+		GRPC: GRPC{
+			MaxConcurrentStreams: 21, KeepAliveMinTime: 22 * time.Second, KeepAliveWithoutCalls: true, LogRequests: true,
+			KeepAliveInterval: 23 * time.Second, KeepAliveTimeout: 24 * time.Second,
+		},
 		Limits: Limits{1, 2, 3, 4, 5 * KiB},
 		Watch:  Watch{6, 7 * MiB, 8 * KiB, 9, 10 * time.Second},
 		Lease:  Lease{11},
+		Cache:  Cache{64 * MiB, time.Second, time.Second}, // of no meaning here, see TestTheKeysOfTheCacheReachTheirFields
 		Shards: []Shard{
 			{
 				Name: "z", Endpoints: []string{"https://etcd-1.example.com:2379"},
-				TLS: TLS{CA: "ca", Cert: "crt", Key: "key", ServerName: "sn"}, Username: "root", PasswordFile: "pw",
+				TLS: TLS{CA: "ca", Cert: "crt", Key: "key", ServerName: "sn", InsecureSkipVerify: true}, Username: "root", PasswordFile: "pw",
 				HealthInterval: 12 * time.Second, Timeout: 13 * time.Second,
+				Upstream: Upstream{
+					DiscoveryInterval: 30 * time.Second, AutoSyncInterval: 31 * time.Second, KeepAliveTime: 32 * time.Second,
+					KeepAliveTimeout: 33 * time.Second, KeepAliveWithoutCalls: true, MaxSendBytes: 34 * KiB, MaxRecvBytes: 35 * KiB,
+				},
 			},
-			{Name: "a", Embedded: true, Listen: "127.0.0.1:14", HealthInterval: time.Second, Timeout: 30 * time.Second},
+			{
+				Name: "b", HealthInterval: time.Second, Timeout: 30 * time.Second,
+				Upstream: Upstream{
+					DiscoverySRV: "example.com", DiscoveryName: "n", InsecureDiscovery: true, DiscoveryInterval: 36 * time.Second,
+					KeepAliveTimeout: 3 * time.Second, MaxSendBytes: MaxMessage, MaxRecvBytes: MaxMessage,
+				},
+			},
+			{Name: "a", Embedded: true, Listen: "127.0.0.1:14", HealthInterval: time.Second, Timeout: 30 * time.Second, Upstream: defaultUpstream()},
 		},
 		Routes: []Route{
-			{Key: []byte{}, Shards: []string{"z"}, Line: 42},
-			{Key: []byte("a"), Shards: []string{"a", "z"}, Hash: true, Line: 43},
+			{Key: []byte{}, Shards: []string{"z"}, Line: 75},
+			{Key: []byte("a"), Shards: []string{"a", "z"}, Hash: true, Line: 76},
+			{Key: []byte("b"), Shards: []string{"b"}, Line: 77},
 		},
 		Order: &Order{
 			Shard: Shard{
 				Name: "[order]", Endpoints: []string{"order.example.com:2379"},
-				Username: "order", PasswordFile: "pw-order", HealthInterval: time.Second, Timeout: 15 * time.Second,
+				Username: "order", PasswordFile: "pw-order", HealthInterval: time.Second, Timeout: 15 * time.Second, Upstream: defaultUpstream(),
 			},
 			FirstRevision: 1600, AutoCompaction: AutoCompaction{Revisions: 17},
 			CommitInterval: 18 * time.Millisecond, CheckpointEntries: 19, BatchItems: 20,
 		},
 	})
+}
+
+func TestTheKeysOfTheCacheReachTheirFields(t *testing.T) {
+	const shard = "\n[shards.a]\nendpoints = [\"h:1\"]\n"
+	c := parse(t, "[cache]\nbytes = \"1MiB\"\nmax_age = \"2s\"\nauth_interval = \"3m\""+shard)
+	equal(t, c.Cache, Cache{MiB, 2 * time.Second, 3 * time.Minute})
+	for _, off := range []string{`"0"`, "0"} {
+		equal(t, parse(t, "cache.bytes = "+off+shard).Cache.Bytes, Size(0))
+	}
 }
 
 func TestShardsStayInTheOrderOfTheFile(t *testing.T) {
@@ -192,8 +262,8 @@ func TestAFileThatIsNoConfigurationIsRefusedAtOnce(t *testing.T) {
 func TestAByteOrderMarkAndCarriageReturnsDoNotMoveLines(t *testing.T) {
 	_, err := Parse("f", []byte("\xef\xbb\xbf[shards.a]\r\nx = 1\r\nendpoints = [\r\n\"10.0.0.1:1\"]\r\n[y]\r\n"))
 	equal(t, strings.Split(err.Error(), "\n"), []string{
-		`f:2: shards.a.x: no such key; the keys here are embedded, endpoints, health_interval, listen, password_file, timeout, tls, username`,
-		`f:5: y: no table that this version knows is called "y"; the tables are gateways.NAME, lease, limits, order, routes, shards.NAME, tls, watch`,
+		`f:2: shards.a.x: no such key; the keys here are auto_sync_interval, discovery_interval, discovery_srv, discovery_srv_name, embedded, endpoints, health_interval, insecure_discovery, keepalive_time, keepalive_timeout, keepalive_without_calls, listen, max_recv_bytes, max_send_bytes, password_file, timeout, tls, username`,
+		`f:5: y: no table that this version knows is called "y"; the tables are cache, gateways.NAME, grpc, http, lease, limits, order, registration, routes, shards.NAME, tls, watch`,
 	})
 	_, err = Parse("", []byte("a = 1 1\r\n"))
 	if !strings.HasPrefix(err.Error(), "configuration:1: ") || strings.Contains(err.Error(), "\r") {
@@ -246,7 +316,7 @@ func TestANameIsOnlySuggestedWhenItIsNear(t *testing.T) {
 		"listne": "listen", "Listen": "listen", "lisen": "listen", "limit": "limits", "wacht": "watch", "kye": "key",
 		"colour": "", "x": "", "": "", strings.Repeat("listen", 20): "",
 	} {
-		if got := nearest(have, names); got != want {
+		if got := Nearest(have, names); got != want {
 			t.Errorf("%q: have %q, want %q", have, got, want)
 		}
 	}

@@ -84,7 +84,11 @@ func TestLinesCommentedOutInTheFirstExampleShowTheDefaults(t *testing.T) {
 	if c.Shards[0].Listen == "" {
 		t.Error("listen of shard a is not shown")
 	}
+	if len(c.Advertise) != 1 || c.Registration.Prefix == "" || c.Namespace == nil {
+		t.Error("advertise, the prefix of registrations or namespace is not shown")
+	}
 	c.Shards[0].Listen = "" // shown by an example: the default has no text
+	c.Advertise, c.Registration.Prefix, c.Namespace = nil, "", nil
 	for i := range c.Routes {
 		c.Routes[i].Line = want.Routes[i].Line
 	}
@@ -102,8 +106,21 @@ func TestTheCommentedLinesOfTheExternalExampleWork(t *testing.T) {
 	}
 }
 
+func TestTheCommentedLinesOfTheSingleExampleWork(t *testing.T) {
+	src := strings.Replace(read(t, "single.toml"), "\nendpoints = ", "\n# endpoints = ", 1)
+	src = strings.Replace(src, "# insecure_discovery = false", "# insecure_discovery = true", 1) // or the line with tls is a mistake
+	all := regexp.MustCompile(`(?m)^# endpoints = .*$`).ReplaceAllString(src, "")
+	c := parse(t, option.ReplaceAllString(all, "$1"))
+	sh := c.Shards[0]
+	if sh.DiscoverySRV == "" || sh.DiscoveryName == "" || !sh.TLS.InsecureSkipVerify || sh.Username == "" {
+		t.Errorf("have %+v", sh)
+	}
+	sh.Upstream.DiscoverySRV, sh.Upstream.DiscoveryName, sh.Upstream.InsecureDiscovery = "", "", false
+	equal(t, sh.Upstream, defaultUpstream())
+}
+
 func TestEveryKeyIsInAnExample(t *testing.T) {
-	src := read(t, "shards.toml") + read(t, "external.toml") + read(t, "gateways.toml")
+	src := read(t, "shards.toml") + read(t, "external.toml") + read(t, "gateways.toml") + read(t, "single.toml")
 	var check func(path string, f fields)
 	check = func(path string, f fields) {
 		for name, inner := range f {

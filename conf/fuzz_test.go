@@ -49,7 +49,7 @@ func checkRules(t *testing.T, c *Config) {
 	}
 	unused := make(map[string]bool)
 	for _, sh := range c.Shards {
-		if unused[sh.Name] || sh.Embedded == (len(sh.Endpoints) > 0) || sh.Embedded && c.DataDir == "" {
+		if unused[sh.Name] || sh.Embedded == (len(sh.Endpoints) > 0 || sh.DiscoverySRV != "") || sh.Embedded && c.DataDir == "" {
 			t.Errorf("not a shard: %+v", sh)
 		}
 		unused[sh.Name] = true

@@ -48,7 +48,7 @@ func (s *schema) gateway(g *Gateway) fields {
 	const file = `the path of a file`
 	return fields{
 		"listen":             {read: s.address(&g.Listen, "127.0.0.1:23790")},
-		"endpoints":          {read: s.endpoints(&g.Endpoints)},
+		"endpoints":          {read: s.endpoints(&g.Endpoints, false)},
 		"discovery_srv":      {read: s.text(&g.DiscoverySRV, `a domain, such as "example.com"`)},
 		"discovery_srv_name": {read: s.text(&g.DiscoveryName, `the name of a cluster`)},
 		"insecure_discovery": {read: s.flag(&g.InsecureDiscovery)},

@@ -65,7 +65,7 @@ const (
 
 // defaultOrder is an order cluster whose table is empty.
 func defaultOrder() *Order {
-	return &Order{Shard: defaultShard(OrderName), FirstRevision: 1, CommitInterval: 2 * time.Millisecond, CheckpointEntries: 10_000, BatchItems: 32}
+	return &Order{Shard: DefaultShard(OrderName), FirstRevision: 1, CommitInterval: 2 * time.Millisecond, CheckpointEntries: 10_000, BatchItems: 32}
 }
 
 // orderFields are the keys of [order]: those of a shard, and its own.

@@ -14,7 +14,7 @@ func withOrder(t *testing.T, lines string) *Order {
 
 func TestTheDefaultsOfTheOrderClusterAreThoseOfTheDocumentation(t *testing.T) {
 	equal(t, withOrder(t, ""), &Order{
-		Shard:         Shard{Name: OrderName, Embedded: true, HealthInterval: time.Second, Timeout: 30 * time.Second},
+		Shard:         Shard{Name: OrderName, Embedded: true, HealthInterval: time.Second, Timeout: 30 * time.Second, Upstream: defaultUpstream()},
 		FirstRevision: 1, CommitInterval: 2 * time.Millisecond, CheckpointEntries: 10_000, BatchItems: 32,
 	})
 }

@@ -46,19 +46,27 @@ type schema struct {
 func (s *schema) top() fields {
 	c := s.c
 	return fields{
-		"listen":            {read: s.addresses(&c.Listen)},
-		"metrics":           {read: s.address(&c.Metrics, "127.0.0.1:2381")},
-		"data_dir":          {read: s.text(&c.DataDir, `a directory, such as "data"`)},
-		"drain_timeout":     {read: s.duration(&c.DrainTimeout, moment, day)},
-		"max_request_bytes": {read: s.size(&c.MaxRequestBytes, KiB, GiB)},
-		"tls":               {read: s.readTLS, fields: s.serverTLS(new(ServerTLS))},
-		"limits":            {fields: s.limits(&c.Limits)},
-		"watch":             {fields: s.watch(&c.Watch)},
-		"lease":             {fields: fields{"keep_alive_streams": {read: s.count(&c.Lease.KeepAliveStreams, 1, streams)}}},
-		"order":             {read: s.order, fields: s.orderFields(new(Order))},
-		"shards":            {read: s.shards, fields: s.shard(new(Shard))},
-		"gateways":          {read: s.gateways, fields: s.gateway(new(Gateway))},
-		"routes":            {read: s.routes},
+		"listen":                {read: s.listeners(&c.Listen)},
+		"metrics":               {read: s.operators(&c.Metrics)},
+		"data_dir":              {read: s.text(&c.DataDir, `a directory, such as "data"`)},
+		"drain_timeout":         {read: s.duration(&c.DrainTimeout, moment, day)},
+		"max_request_bytes":     {read: s.size(&c.MaxRequestBytes, KiB, GiB)},
+		"serializable_ordering": {read: s.flag(&c.SerializableOrdering)},
+		"tls":                   {read: s.readTLS, fields: s.serverTLS(new(ServerTLS))},
+		"http":                  {fields: s.http(&c.HTTP)},
+		"grpc":                  {fields: s.grpc(&c.GRPC)},
+		"limits":                {fields: s.limits(&c.Limits)},
+		"watch":                 {fields: s.watch(&c.Watch)},
+		"lease":                 {fields: fields{"keep_alive_streams": {read: s.count(&c.Lease.KeepAliveStreams, 1, streams)}}},
+		"cache":                 {fields: s.cache(&c.Cache)},
+		"order":                 {read: s.order, fields: s.orderFields(new(Order))},
+		"shards":                {read: s.shards, fields: s.shard(new(Shard))},
+		"gateways":              {read: s.gateways, fields: s.gateway(new(Gateway))},
+		"routes":                {read: s.routes},
+		"advertise":             {read: s.advertised},
+		"members":               {read: s.oneOf(&c.Members, []string{MembersSharders, MembersShard})},
+		"namespace":             {read: s.namespace},
+		"registration":          {read: s.registration, fields: s.registrationFields(new(Registration))},
 	}
 }
 
@@ -84,21 +92,23 @@ func (s *schema) watch(w *Watch) fields {
 
 func (s *schema) shard(sh *Shard) fields {
 	const file = `the path of a file`
-	return fields{
+	return s.upstream(&sh.Upstream, fields{
 		"embedded":  {read: s.flag(&sh.Embedded)},
 		"listen":    {read: s.address(&sh.Listen, "127.0.0.1:23790")},
-		"endpoints": {read: s.endpoints(&sh.Endpoints)},
+		"endpoints": {read: s.endpoints(&sh.Endpoints, true)},
 		"tls": {fields: fields{
 			"ca":          {read: s.text(&sh.TLS.CA, file)},
 			"cert":        {read: s.text(&sh.TLS.Cert, file)},
 			"key":         {read: s.text(&sh.TLS.Key, file)},
 			"server_name": {read: s.text(&sh.TLS.ServerName, `a name, such as "etcd.example.com"`)},
+
+			"insecure_skip_verify": {read: s.flag(&sh.TLS.InsecureSkipVerify)},
 		}},
 		"username":        {read: s.text(&sh.Username, `a name, such as "sharder"`)},
 		"password_file":   {read: s.text(&sh.PasswordFile, file)},
 		"health_interval": {read: s.duration(&sh.HealthInterval, probes, day)},
 		"timeout":         {read: s.duration(&sh.Timeout, moment, day)},
-	}
+	})
 }
 
 // walk reads the table n, which may have the keys of f.
@@ -127,10 +137,10 @@ func (s *schema) unknown(n *node, f fields) {
 		what = fmt.Sprintf("no table that this version knows is called %q", n.name())
 	}
 	names, kind := slices.Collect(maps.Keys(f)), "keys here"
-	if n.table && len(n.key) == 1 && nearest(n.name(), names) == "" {
-		names, kind = []string{"tls", "limits", "watch", "lease", "order", "shards.NAME", "routes", "gateways.NAME"}, "tables"
+	if n.table && len(n.key) == 1 && Nearest(n.name(), names) == "" {
+		names, kind = []string{"tls", "http", "grpc", "limits", "watch", "lease", "cache", "registration", "order", "shards.NAME", "routes", "gateways.NAME"}, "tables"
 	}
-	if home := s.home(n); home != "" && nearest(n.name(), names) == "" {
+	if home := s.home(n); home != "" && Nearest(n.name(), names) == "" {
 		s.wrong(n, what+" here", home)
 		return
 	}

@@ -18,7 +18,7 @@ func (s *schema) shards(n *node) {
 			continue
 		}
 		s.name(kid, "a shard")
-		shard := defaultShard(kid.name())
+		shard := DefaultShard(kid.name())
 		s.walk(kid, s.shard(&shard))
 		s.c.Shards = append(s.c.Shards, shard)
 		s.nodes = append(s.nodes, kid)
@@ -40,6 +40,7 @@ func (s *schema) misplaced(n *node) {
 func (s *schema) validate(root *node) {
 	if len(s.c.Shards) == 0 {
 		if s.onlyGateways(root) {
+			s.checkListeners(root)
 			s.checkAddresses(root)
 			return
 		}
@@ -60,17 +61,24 @@ func (s *schema) validate(root *node) {
 	}
 	if s.c.Order != nil {
 		s.checkOrder(homeless)
+		if o := root.kid("serializable_ordering"); o != nil {
+			s.wrong(o, "with [order] serializable reads never go back", "take it out")
+		}
 	}
+	s.checkListeners(root)
 	s.checkAddresses(root)
+	s.checkMembers(root)
+	s.checkNamespace(root)
+	s.checkCache(root)
 	s.checkRoutes(root)
 }
 
-// onlyGateways tells whether the file is about gateways and nothing else.
+// onlyGateways tells whether the file is about gateways and nothing else; [tls] may be for metrics.
 func (s *schema) onlyGateways(root *node) bool {
 	if len(s.gates) == 0 {
 		return false
 	}
-	for _, name := range []string{"listen", "shards", "order", "routes", "watch", "lease", "limits"} {
+	for _, name := range []string{"listen", "http", "grpc", "shards", "order", "routes", "watch", "lease", "cache", "limits", "advertise", "members", "namespace", "registration"} {
 		if root.kid(name) != nil {
 			return false
 		}
@@ -82,7 +90,10 @@ func (s *schema) onlyGateways(root *node) bool {
 // checkEmbedded checks a cluster, called what, that says embedded = true. homeless says
 // that it has nowhere to keep its data.
 func (s *schema) checkEmbedded(n *node, homeless bool, what string) {
-	for _, name := range []string{"endpoints", "tls", "username", "password_file"} {
+	for _, name := range []string{
+		"endpoints", "tls", "username", "password_file",
+		"discovery_srv", "discovery_srv_name", "insecure_discovery", "discovery_interval", "auto_sync_interval",
+	} {
 		if kid := n.kid(name); kid != nil {
 			s.wrong(kid, what+" is embedded, so this has no meaning", `take it out, or take out "embedded"`)
 		}
@@ -98,18 +109,11 @@ func (s *schema) checkExternal(sh *Shard, n *node, what string) {
 	if e := n.kid("embedded"); e != nil && e.value != false {
 		return // wrong already: nobody knows what it is
 	}
-	if n.kid("endpoints") == nil {
-		s.wrong(n, what+" has neither endpoints nor embedded = true",
-			`write endpoints = ["10.0.0.1:2379"] with the addresses of its members, or embedded = true`)
-	}
+	s.checkDiscovery(sh, n, what)
 	if l := n.kid("listen"); l != nil {
 		s.wrong(l, "only an embedded etcd listens", "write the addresses of the members as endpoints, or embedded = true")
 	}
 	s.together(n, "username", "password_file")
-	if u := n.kid("username"); u != nil && len(s.nodes) == 1 && s.c.Order == nil {
-		s.wrong(u, "with one shard clients authenticate themselves, and sharder passes that on: with a user of its own every stranger would have that user's rights",
-			"take username and password_file out")
-	}
 	if tls := n.kid("tls"); tls != nil && tls.table {
 		s.together(tls, "cert", "key")
 	}
@@ -131,10 +135,10 @@ func (s *schema) together(n *node, one, other string) {
 func (s *schema) checkSchemes(sh *Shard, n *node) {
 	var https, http, bare int
 	for _, e := range sh.Endpoints {
-		switch scheme, _, _, _ := parseEndpoint(e); scheme {
-		case "https":
+		switch scheme, _, _, _ := parseMember(e); scheme {
+		case "https", "unixs":
 			https++
-		case "http":
+		case "http", "unix":
 			http++
 		default:
 			bare++
@@ -145,8 +149,8 @@ func (s *schema) checkSchemes(sh *Shard, n *node) {
 	case tls != nil && tls.table && len(tls.kids) == 0 && https == 0:
 		s.wrong(tls, "the table is empty, so nothing says that TLS is wanted", "write https:// before the endpoints, or name a file")
 	case tls != nil && http > 0:
-		s.wrong(n.kid("endpoints"), "there is tls, and an endpoint with http://", "write https://, or take tls out")
+		s.wrong(n.kid("endpoints"), "there is tls, and an endpoint with http:// or unix://", "write https:// or unixs://, or take tls out")
 	case tls == nil && https > 0 && http+bare > 0:
-		s.wrong(n.kid("endpoints"), "some endpoints are https:// and some are not", "write https:// before each of them, or before none")
+		s.wrong(n.kid("endpoints"), "some endpoints are https:// or unixs:// and some are not", "write https:// before each of them, or before none")
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// nearest is the name among names that name was most likely meant to be, or empty.
-func nearest(name string, names []string) string {
+// Nearest is the name among names that name was most likely meant to be, or empty.
+func Nearest(name string, names []string) string {
 	if len(name) > maxName {
 		return ""
 	}
@@ -54,7 +54,7 @@ func differ(a, b rune) int {
 // choice is the remedy for a name that isn't one of names: the nearest of them, or
 // all of them. what says what they are, in the plural.
 func choice(name string, names []string, what string) string {
-	if n := nearest(name, names); n != "" {
+	if n := Nearest(name, names); n != "" {
 		return fmt.Sprintf("did you mean %q?", n)
 	}
 	names = slices.Sorted(slices.Values(names))

@@ -4,9 +4,14 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"time"
 )
 
-// ServerTLS is the table [tls]: how clients reach sharder. Without it they do so in the clear.
+// year is what etcd calls one.
+const year = 365 * day
+
+// ServerTLS is the table [tls]: how clients reach sharder over TLS, and operators where metrics
+// says https. Without it nobody does.
 type ServerTLS struct {
 	// Cert (cert) and Key (key) are the files of sharder's certificate. They are read again
 	// when they change.
@@ -17,8 +22,14 @@ type ServerTLS struct {
 	// CRL (crl) is the file with the certificates that are revoked. It is read again when it
 	// changes.
 	CRL string
-	// MinVersion (min_version) is "1.2" or "1.3".
-	MinVersion string
+	// Auto (auto) has sharder make a certificate of its own, which nobody can check, instead
+	// of Cert and Key; AutoValidity (auto_validity) is how long one is valid. Another one is
+	// made before it ends.
+	Auto         bool
+	AutoValidity time.Duration
+	// MinVersion (min_version) and MaxVersion (max_version) are "1.2" or "1.3". An empty
+	// MaxVersion is the newest.
+	MinVersion, MaxVersion string
 	// CipherSuites (cipher_suites) are those that may be used with version 1.2, by the names
 	// of crypto/tls; all that are secure by default.
 	CipherSuites []string
@@ -34,26 +45,46 @@ func (s *schema) serverTLS(t *ServerTLS) fields {
 		"key":           {read: s.text(&t.Key, file)},
 		"client_ca":     {read: s.text(&t.ClientCA, file)},
 		"crl":           {read: s.text(&t.CRL, file)},
+		"auto":          {read: s.flag(&t.Auto)},
+		"auto_validity": {read: s.duration(&t.AutoValidity, time.Minute, 100*year)},
 		"min_version":   {read: s.oneOf(&t.MinVersion, TLSVersions)},
+		"max_version":   {read: s.oneOf(&t.MaxVersion, TLSVersions)},
 		"cipher_suites": {read: s.suites(&t.CipherSuites)},
 	}
 }
 
 // readTLS reads [tls].
 func (s *schema) readTLS(n *node) {
-	s.c.TLS = &ServerTLS{MinVersion: TLSVersions[0]}
-	s.walk(n, s.serverTLS(s.c.TLS))
-	switch {
-	case n.kid("cert") == nil && n.kid("key") == nil:
-		s.wrong(n, "there is no certificate", `write cert = "server.pem" and key = "server-key.pem", or take the table out`)
-	default:
-		s.together(n, "cert", "key")
-	}
+	t := &ServerTLS{MinVersion: TLSVersions[0], AutoValidity: year}
+	s.c.TLS = t
+	s.walk(n, s.serverTLS(t))
+	s.checkCertificate(n, t)
 	if crl := n.kid("crl"); crl != nil && n.kid("client_ca") == nil {
 		s.wrong(crl, "clients need no certificate, so none can be revoked", `write client_ca = "ca.pem", or take it out`)
 	}
-	if suites := n.kid("cipher_suites"); suites != nil && s.c.TLS.MinVersion == "1.3" {
+	if suites := n.kid("cipher_suites"); suites != nil && t.MinVersion == "1.3" {
 		s.wrong(suites, "version 1.3 has its own", `take it out, or write min_version = "1.2"`)
+	}
+	if t.MaxVersion != "" && t.MaxVersion < t.MinVersion {
+		s.wrong(n.kid("max_version"), "no version is left", fmt.Sprintf("write max_version = %q, or take min_version out", t.MinVersion))
+	}
+}
+
+// checkCertificate checks that there is one certificate: that of two files, or one of our own.
+func (s *schema) checkCertificate(n *node, t *ServerTLS) {
+	given := n.kid("cert") != nil || n.kid("key") != nil
+	switch {
+	case t.Auto && given:
+		s.wrong(n.kid("auto"), "there is a certificate already", "take one of the two out")
+	case t.Auto:
+		return
+	case !given:
+		s.wrong(n, "there is no certificate", `write cert = "server.pem" and key = "server-key.pem", or auto = true for one that nobody can check, or take the table out`)
+	default:
+		s.together(n, "cert", "key")
+	}
+	if v := n.kid("auto_validity"); v != nil {
+		s.wrong(v, "no certificate is made, so this has no meaning", "write auto = true, or take it out")
 	}
 }
 

@@ -82,6 +82,23 @@ func (s *schema) duration(to *time.Duration, low, high time.Duration) func(*node
 	}
 }
 
+// pause reads a duration from low to high, or none at all: never.
+func (s *schema) pause(to *time.Duration, low, high time.Duration) func(*node) {
+	read := s.duration(to, low, high)
+	return func(n *node) {
+		text, ok := n.value.(string)
+		v, err := time.ParseDuration(text)
+		switch {
+		case ok && err == nil && v == 0:
+			*to = 0
+		case ok && err == nil && (v < low || v > high):
+			s.wrong(n, fmt.Sprintf("%q is out of bounds", text), fmt.Sprintf(`write a duration from %q to %q, or "0s" for never`, brief(low), brief(high)))
+		default:
+			read(n)
+		}
+	}
+}
+
 // brief is d without the zeros that time.Duration ends in: 24h, not 24h0m0s.
 func brief(d time.Duration) string {
 	text := d.String()

@@ -22,7 +22,7 @@ import (
 )
 
 // steps is how many random requests each differential test makes.
-const steps = 1500
+var steps = harness.Often(1500)
 
 // seeds are those of a test with fixed ones: 1 to SHARDER_SEEDS, or to n; with
 // SHARDER_SEED that one alone, to repeat a run that failed.
@@ -77,6 +77,7 @@ type pair struct {
 	gen     *generator
 	etcd    *grpc.ClientConn
 	sharder []*grpc.ClientConn
+	whole   *grpc.ClientConn // where sharder's compactions go; nil if to any of those
 }
 
 // newPair connects to both.
@@ -157,7 +158,11 @@ func (p *pair) same(name string, req proto.Message) proto.Message {
 	p.t.Helper()
 	var replies [2]proto.Message
 	var errs [2]error
-	for i, conn := range p.conns() {
+	conns := p.conns()
+	if _, ok := req.(*pb.CompactionRequest); ok && p.whole != nil {
+		conns[1] = p.whole
+	}
+	for i, conn := range conns {
 		kv := pb.NewKVClient(conn)
 		mine := proto.Clone(req)
 		p.resolve(kv, mine)

@@ -11,6 +11,7 @@ import (
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/etcdproc"
 	"github.com/sharder/sharder/integration/harness"
+	"github.com/sharder/sharder/integration/ports"
 )
 
 // Each example file is started as it is, but for addresses and the place of data:
@@ -27,7 +28,7 @@ func example(t *testing.T, file string, endpoints map[string]string) *harness.Sh
 	}
 	dir := t.TempDir()
 	s := string(text)
-	listen := harness.FreeAddr(t)
+	listen := ports.Of(t)
 	// Top-level keys come before the first table; the file may set none of them.
 	s = listenLine.ReplaceAllString(s, "")
 	s = regexp.MustCompile(`(?m)^data_dir *=.*$`).ReplaceAllString(s, "")
@@ -133,7 +134,7 @@ func TestGatewaysExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := harness.FreeAddr(t)
+	listen := ports.Of(t)
 	first, _, _ := strings.Cut(string(text), "[gateways.discovered]")
 	first = strings.Replace(first, "127.0.0.1:23790\"", listen+"\"", 1)
 	for member := range 3 {

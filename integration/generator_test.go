@@ -16,6 +16,7 @@ type generator struct {
 	rand  *rand.Rand
 	many  bool // several shards: what writes stays on one of them
 	apart bool // each shard has its own revisions
+	fresh bool // no serializable reads, which need not be of now
 }
 
 // Keys by shard of harness.Three; the spread ones are nobody's alone.
@@ -108,7 +109,7 @@ func (g *generator) bounds(keys, ends []string) (key, end []byte) {
 
 // get is a range with any options.
 func (g *generator) get(keys, ends []string, revisions bool) *pb.RangeRequest {
-	r := &pb.RangeRequest{CountOnly: g.chance(8), KeysOnly: g.chance(4), Serializable: g.chance(10)}
+	r := &pb.RangeRequest{CountOnly: g.chance(8), KeysOnly: g.chance(4), Serializable: g.chance(10) && !g.fresh}
 	r.Key, r.RangeEnd = g.bounds(keys, ends)
 	if g.chance(2) {
 		r.Limit = int64(g.rand.IntN(25)) - 1

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
+	"github.com/sharder/sharder/integration/ports"
 )
 
 // An import is killed, then interrupted, and comes to its end in between.
@@ -38,7 +39,7 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 		shards, endpoints = append(shards, e.Client()), append(endpoints, []string{e.Endpoint})
 	}
 	c := harness.Three(endpoints...).Ordered(etcdtest.Start(t).Endpoint)
-	c.Listen, c.DataDir = harness.FreeAddr(t), t.TempDir()
+	c.Listen, c.DataDir = ports.Of(t), t.TempDir()
 	path := filepath.Join(t.TempDir(), "sharder.toml")
 	if err := os.WriteFile(path, []byte(c.Text()), 0o600); err != nil {
 		t.Fatal(err)
@@ -110,7 +111,7 @@ func TestAnOldEtcdIsKeptUpToDateByAMirror(t *testing.T) {
 		}
 	}
 	c := harness.Three().Ordered()
-	c.Listen, c.DataDir = harness.FreeAddr(t), t.TempDir()
+	c.Listen, c.DataDir = ports.Of(t), t.TempDir()
 	path := filepath.Join(t.TempDir(), "sharder.toml")
 	if err := os.WriteFile(path, []byte(c.Text()), 0o600); err != nil {
 		t.Fatal(err)

@@ -19,11 +19,7 @@ var scriptSlots = make(chan struct{}, scriptsAtOnce)
 // TestScriptsSayOnSharderWhatTheySayOnEtcd runs every file of testdata on a plain
 // etcd, on sharder with one shard, with three, and with three under one order.
 func TestScriptsSayOnSharderWhatTheySayOnEtcd(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
+	for _, file := range scriptFiles(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
 			scriptSlots <- struct{}{}
@@ -31,6 +27,16 @@ func TestScriptsSayOnSharderWhatTheySayOnEtcd(t *testing.T) {
 			runScript(t, file)
 		})
 	}
+}
+
+// scriptFiles are all of them.
+func scriptFiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	return files
 }
 
 // runScript runs one file on all servers and compares.
@@ -48,6 +54,38 @@ func runScript(t *testing.T, file string) {
 		compareWith(t, s, etcd, manyShards(t))
 	}
 	compareWith(t, s, etcd, orderedShards(t))
+}
+
+// TestScriptsSayInANamespaceWhatTheySayOnEtcd runs every file on sharders that give clients a
+// namespace: of one shard, the last keys there are; of three, with one order and without, keys
+// in the middle.
+func TestScriptsSayInANamespaceWhatTheySayOnEtcd(t *testing.T) {
+	for _, file := range scriptFiles(t) {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			scriptSlots <- struct{}{}
+			defer func() { <-scriptSlots }()
+			runScriptInNamespace(t, file)
+		})
+	}
+}
+
+func runScriptInNamespace(t *testing.T, file string) {
+	s, err := script.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = s.InNamespace()
+	etcd := execute(t, s, plainEtcd(t))
+	for _, h := range houses(t, "tenant/") {
+		switch {
+		case h.shape != script.OneShard && s.OneShard, h.shape == script.ManyShards && s.Order:
+		case h.shape == script.OneShard:
+			compareWith(t, s, etcd, h.server(t, "hex:ffff"))
+		default:
+			compareWith(t, s, etcd, h.server(t, "tenant/"))
+		}
+	}
 }
 
 // compareWith runs a script on a server too, and compares.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -24,6 +25,7 @@ type watchStream struct {
 	watches map[int64]*history.Watch
 	ends    map[int64]*pb.WatchResponse
 	answers []*pb.WatchResponse // to create requests
+	told    int64               // the revision up to which the whole stream is told to be complete
 }
 
 func openStream(t *testing.T, conn *grpc.ClientConn) *watchStream {
@@ -64,6 +66,7 @@ func (s *watchStream) sort(r *pb.WatchResponse) {
 	case r.Canceled:
 		s.ends[r.WatchId] = r
 	case r.WatchId == -1:
+		s.told = max(s.told, r.Header.Revision)
 		for _, w := range s.watches {
 			w.Segments[0].Responses = append(w.Segments[0].Responses, r)
 		}
@@ -100,6 +103,22 @@ func (s *watchStream) create(c *pb.WatchCreateRequest) (answer *pb.WatchResponse
 		return true
 	})
 	return answer
+}
+
+// complete waits until the other side says that it has told all watches everything up to a revision. It
+// asks again and again: a side that is behind may be silent.
+func (s *watchStream) complete(name string, revision int64) {
+	s.t.Helper()
+	var asked time.Time
+	waitUntil(s.t, fmt.Sprintf("%s: progress up to %d", name, revision), func() bool {
+		if time.Since(asked) > 50*time.Millisecond {
+			asked = time.Now()
+			s.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.told >= revision
+	})
 }
 
 func (s *watchStream) cancel(id int64) {

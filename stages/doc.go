@@ -33,6 +33,9 @@
 // RPC on one shard, never repeated. With one shard, [ForwardIdentity] lets it see
 // the client's own metadata. A [Reply] comes back.
 //
+// With one shard, where nobody reads an answer, [CallFrame] (frame.go) leaves it in the bytes
+// in which it came, and [FrameCodec] writes them to the client.
+//
 // Around the call with one order (order/pin.go, commit.go, guard.go, in.go, out.go): the
 // client's revisions become the shard's, and the shard's the client's. What may write is
 // guarded by the shard itself, and its answer waits until the write has its place in the
@@ -49,8 +52,10 @@
 // keys don't settle the order because some tie, the merge asks for the whole range:
 // [RetryWhole], around route to gather, runs it once more.
 //
-// Encode (encode.go). The protobuf message comes out of the Reply, and the metadata
-// of the shard goes to the client, if there was exactly one.
+// Encode (encode.go). The protobuf message, or the [Frame], comes out of the Reply, and the
+// metadata of the shard goes to the client, if there was exactly one. Decode and encode are all
+// that knows how requests come in: another way for them needs these two, and the rest of the
+// chain is the same.
 //
 // Errors (errors.go) travel back through all this untouched, wrapped only to say
 // where they happened; [Fail] (for streams [ErrorStatus]) at the edge turns each into one
@@ -87,6 +92,13 @@
 // their shard's revisions, so filters and sorts by revision go by those numbers. The
 // revision in the header is the largest of the shards' and names no snapshot.
 // DeleteRange is atomic on each shard, not over all.
+//
+// # Members
+//
+// Package members below this one answers MemberList with the sharders that are registered,
+// and serves the Maintenance service: by the member of a cluster that the client names, or
+// by one that is chosen by what the call is about ([Ask] has it reach that one). Its messages
+// pass unread ([Relay]).
 //
 // # The life of a watch
 //

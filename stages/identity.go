@@ -2,7 +2,7 @@ package stages
 
 import (
 	"context"
-	"slices"
+	"maps"
 	"strings"
 
 	"google.golang.org/grpc/metadata"
@@ -25,28 +25,59 @@ func ForwardIdentity(next pipeline.Stage[Call, Reply]) pipeline.Stage[Call, Repl
 // sent in, besides what ctx already had outgoing; ForwardIdentity for streams.
 // Keys that belong to the transport stay behind.
 func ForwardMetadata(ctx context.Context) context.Context {
-	in, ok := metadata.FromIncomingContext(ctx)
-	if !ok {
+	in := sentIn(ctx)
+	if len(in) == 0 {
 		return ctx
 	}
-	out, _ := metadata.FromOutgoingContext(ctx) // a copy
-	return metadata.NewOutgoingContext(ctx, metadata.Join(out, withoutTransport(in)))
+	if out, ok := metadata.FromOutgoingContext(ctx); ok { // a copy
+		in = metadata.Join(out, in)
+	}
+	return metadata.NewOutgoingContext(ctx, in)
 }
 
-// transportKeys are header fields that describe one connection or one message on
-// it, not what is said over it.
-var transportKeys = []string{
-	"content-type", "content-length", "content-encoding", "user-agent", "te", "host",
-	"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade",
+// sentKey is the context key of what WithSent found.
+type sentKey struct{}
+
+// WithSent notes in a context what of a request's header ForwardMetadata will forward. The
+// header is that of a tap (grpc.InTapHandle), where it can be looked at: later on gRPC only
+// gives copies of the whole of it, which for most requests has nothing to forward. Nobody has
+// to call it. The header is not changed, and must not be from now on.
+func WithSent(ctx context.Context, header metadata.MD) context.Context {
+	return context.WithValue(ctx, sentKey{}, withoutTransport(header))
 }
 
-// withoutTransport is md without pseudo headers, gRPC's own and the transport's.
+// sentIn is what the client sent, without the keys of the transport.
+func sentIn(ctx context.Context) metadata.MD {
+	if sent, ok := ctx.Value(sentKey{}).(metadata.MD); ok {
+		return sent
+	}
+	in, _ := metadata.FromIncomingContext(ctx) // a copy
+	maps.DeleteFunc(in, func(k string, _ []string) bool { return ofTransport(k) })
+	return in
+}
+
+// ofTransport tells whether a header field describes one connection or one message on it,
+// and not what is said over it: pseudo headers, gRPC's own, and the transport's.
+func ofTransport(k string) bool {
+	switch k {
+	case "content-type", "content-length", "content-encoding", "user-agent", "te", "host",
+		"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return true
+	}
+	return strings.HasPrefix(k, ":") || strings.HasPrefix(k, "grpc-")
+}
+
+// withoutTransport is md without the keys of the transport; nil if that is all there is.
 func withoutTransport(md metadata.MD) metadata.MD {
-	out := make(metadata.MD, len(md))
+	var out metadata.MD
 	for k, vs := range md {
-		if !strings.HasPrefix(k, ":") && !strings.HasPrefix(k, "grpc-") && !slices.Contains(transportKeys, k) {
-			out[k] = vs
+		if ofTransport(k) {
+			continue
 		}
+		if out == nil {
+			out = make(metadata.MD, len(md))
+		}
+		out[k] = vs
 	}
 	return out
 }

@@ -71,6 +71,15 @@ type Reply struct {
 	Op       *Op
 	Shard    *Shard // nil when several shards answered
 	Response *pb.ResponseOp
+	Frame    *Frame // instead of Response, an answer that was left as it came (CallFrame)
 	Header   metadata.MD
 	Trailer  metadata.MD
+}
+
+// Revision is the revision in the header of the answer.
+func (r Reply) Revision() int64 {
+	if r.Frame != nil {
+		return r.Frame.Revision()
+	}
+	return HeaderRevision(r.Response)
 }

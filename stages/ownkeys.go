@@ -15,6 +15,10 @@ const (
 	ClosedKey = "\x00sharder/closed"
 )
 
+// MembersPrefix is where sharders register on the order cluster, or on the first shard
+// without one, if they are not given another place.
+const MembersPrefix = "\x00sharder/members"
+
 // FenceKey is on a shard only while a transaction over several shards keeps all writes
 // away from it but its own. What it holds begins with the id of that transaction's batch.
 const FenceKey = "\x00sharder/fence"

@@ -7,8 +7,7 @@ import (
 
 	"github.com/sourcegraph/conc"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -17,7 +16,8 @@ import (
 // lock). The client's metadata goes to the shard; the shard's header, messages, status
 // and trailer come back.
 //
-// Handle is a grpc.StreamHandler for grpc.UnknownServiceHandler. Wait is called when
+// Handle is a grpc.StreamHandler for grpc.UnknownServiceHandler; Pass is for calls that
+// need a context of their own. Wait is called when
 // the gRPC server has stopped.
 type Relay struct {
 	shard *Shard
@@ -30,11 +30,17 @@ func NewRelay(shard *Shard) *Relay { return &Relay{shard: shard} }
 // Wait returns when the last pump has ended.
 func (r *Relay) Wait() { r.pumps.Wait() }
 
-// Handle serves one call, unary or streaming. A message is read as an empty one whose
-// unknown fields are everything, and written so: nothing is lost and nothing decoded.
+// Handle serves one call, unary or streaming, as the client.
 func (r *Relay) Handle(_ any, client grpc.ServerStream) error {
+	return r.Pass(ForwardMetadata(client.Context()), client)
+}
+
+// Pass serves one call under a context made from the client's, whose outgoing metadata the
+// shard sees. A message is read as an empty one whose unknown fields are everything, and
+// written so: nothing is lost and nothing decoded.
+func (r *Relay) Pass(ctx context.Context, client grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(client)
-	ctx, cancel := context.WithCancel(ForwardMetadata(client.Context()))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	shard, err := r.shard.Conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 	if err != nil {
@@ -46,6 +52,23 @@ func (r *Relay) Handle(_ any, client grpc.ServerStream) error {
 		return ErrorStatus(&ShardError{Shard: r.shard, Err: err})
 	}
 	return nil
+}
+
+// Ask makes one unary call whose request has been read, under a context as for Pass. The
+// shard's header and trailer go to the client; the reply is the caller's to send.
+func (r *Relay) Ask(ctx context.Context, client grpc.ServerStream, req *emptypb.Empty) (*emptypb.Empty, error) {
+	method, _ := grpc.MethodFromServerStream(client)
+	var header, trailer metadata.MD
+	reply := &emptypb.Empty{}
+	err := r.shard.Conn.Invoke(ctx, method, req, reply, grpc.Header(&header), grpc.Trailer(&trailer))
+	client.SetTrailer(withoutTransport(trailer))
+	if err == nil {
+		err = client.SetHeader(withoutTransport(header))
+	}
+	if err != nil {
+		return nil, &ShardError{Shard: r.shard, Err: err}
+	}
+	return reply, nil
 }
 
 // pump passes on what the client says, until it has said all, or the call has ended:
@@ -85,12 +108,4 @@ func (r *Relay) downstream(client grpc.ServerStream, shard grpc.ClientStream) er
 			return err
 		}
 	}
-}
-
-// RefuseOthers is a grpc.StreamHandler for the services that several shards without
-// one order can't serve.
-func RefuseOthers(_ any, stream grpc.ServerStream) error {
-	method, _ := grpc.MethodFromServerStream(stream)
-	return status.Errorf(codes.Unimplemented,
-		"sharder: %s is not served over several shards with revisions of their own: ask the etcd cluster in question directly", method)
 }

@@ -111,12 +111,3 @@ func TestRelayNamesTheShardThatIsDown(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-func TestOtherServicesOverSeveralShardsAreRefusedByName(t *testing.T) {
-	conn := relayTo(t, stages.RefuseOthers, func() {})
-	_, err := pb.NewAuthClient(conn).AuthStatus(t.Context(), &pb.AuthStatusRequest{})
-	want := "sharder: /etcdserverpb.Auth/AuthStatus is not served over several shards with revisions of their own: ask the etcd cluster in question directly"
-	if status.Code(err) != codes.Unimplemented || status.Convert(err).Message() != want {
-		t.Fatal(err)
-	}
-}

@@ -2,6 +2,8 @@ package stages
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -15,7 +17,9 @@ import (
 // revision is a future revision", and another one may have it already.
 type Trail struct {
 	leader atomic.Bool
-	asked  atomic.Uint64
+
+	mu    sync.Mutex
+	asked []uint64 // the members that have answered, by their numbers in the cluster
 }
 
 // trailKey is the context key of a *Trail.
@@ -40,22 +44,32 @@ func (t *Trail) PreferLeader() { t.leader.Store(true) }
 // LeaderFirst reports whether the leader is preferred.
 func (t *Trail) LeaderFirst() bool { return t != nil && t.leader.Load() }
 
-// Asked gives the members that have answered, as bits by their index in the cluster.
-func (t *Trail) Asked() uint64 {
+// Asked reports whether a member has answered. Members are known by numbers that the
+// cluster never uses again.
+func (t *Trail) Asked(member uint64) bool {
 	if t == nil {
-		return 0
+		return false
 	}
-	return t.asked.Load()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.asked, member)
 }
 
-// Answered notes that a member has answered. Once all have, of which there are so many,
-// it forgets them but for this one.
-func (t *Trail) Answered(member, members int) {
+// Answered notes that a member has answered. Once all have that there are now, it forgets
+// them but for this one.
+func (t *Trail) Answered(member uint64, all []uint64) {
 	if t == nil {
 		return
 	}
-	bit := uint64(1) << member
-	if all := ^uint64(0) >> (64 - members); (t.asked.Or(bit)|bit)&all == all {
-		t.asked.Store(bit)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !slices.Contains(t.asked, member) {
+		t.asked = append(t.asked, member)
 	}
+	for _, m := range all {
+		if !slices.Contains(t.asked, m) {
+			return
+		}
+	}
+	t.asked = append(t.asked[:0], member)
 }

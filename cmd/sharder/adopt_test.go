@@ -188,7 +188,7 @@ func TestAlarmsAreThoseOfAllShards(t *testing.T) {
 	if l, err := c.AlarmList(t.Context()); err != nil || len(l.Alarms) != 1 || l.Alarms[0].Alarm != pb.AlarmType_NOSPACE {
 		t.Fatal(l, err)
 	}
-	if _, err := pb.NewMaintenanceClient(etcdtest.Conn(t, r.endpoint)).Alarm(t.Context(), full); status.Code(err) != codes.Unimplemented {
+	if _, err := pb.NewMaintenanceClient(etcdtest.Conn(t, r.endpoint)).Alarm(t.Context(), full); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "sharder member alarm") {
 		t.Fatalf("an alarm raised through sharder: %v", err)
 	}
 }
@@ -200,25 +200,33 @@ func TestWhatOneOrderDoesNotServeSaysWhatToUse(t *testing.T) {
 	putAt(t, r.client(), "k")
 	conn := etcdtest.Conn(t, r.endpoint)
 	for method, want := range map[string]string{
-		pb.Auth_AuthEnable_FullMethodName:        "keeps no users",
-		pb.Cluster_MemberList_FullMethodName:     "ask the etcd cluster in question",
-		pb.Maintenance_Defragment_FullMethodName: "ask the etcd cluster in question",
+		pb.Auth_AuthEnable_FullMethodName:   "keeps no users",
+		pb.Cluster_MemberAdd_FullMethodName: "with etcdctl and its endpoints",
+		"/etcdserverpb.New/Thing":           "use an endpoint of the etcd cluster in question",
 	} {
-		err := conn.Invoke(t.Context(), method, &pb.StatusRequest{}, &pb.StatusResponse{}, grpc.WaitForReady(true))
-		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), method) {
-			t.Errorf("%s: %v", method, err)
-		}
+		isUnserved(t, conn, method, want)
 	}
 }
 
-func TestTheLowestVersionIsFoundByItsNumbers(t *testing.T) {
-	for _, c := range [][3]string{
-		{"", "3.5.9", "3.5.9"}, {"3.5.9", "", "3.5.9"}, {"3.5.9", "3.5.10", "3.5.9"}, {"3.10.0", "3.9.9", "3.9.9"},
-		{"3.6", "3.6.0", "3.6"}, {"3.7.0-rc.1", "3.6.1", "3.6.1"}, {"4.0.0", "3.7.1", "3.7.1"},
+func TestOtherServicesOverSeveralShardsAreRefusedByName(t *testing.T) {
+	t.Parallel()
+	r := start(t, external(etcdtest.Start(t).Endpoint, etcdtest.Start(t).Endpoint))
+	putAt(t, r.client(), "k")
+	conn := etcdtest.Conn(t, r.endpoint)
+	for method, want := range map[string]string{
+		pb.Auth_AuthStatus_FullMethodName:       "use an endpoint of the etcd cluster in question",
+		pb.Cluster_MemberPromote_FullMethodName: "with etcdctl and its endpoints",
 	} {
-		if have := lowest(c[0], c[1]); have != c[2] {
-			t.Errorf("of %q and %q: have %q, want %q", c[0], c[1], have, c[2])
-		}
+		isUnserved(t, conn, method, want)
+	}
+}
+
+// isUnserved wants a method to be refused with its name and the remedy.
+func isUnserved(t *testing.T, conn *grpc.ClientConn, method, want string) {
+	t.Helper()
+	err := conn.Invoke(t.Context(), method, &pb.StatusRequest{}, &pb.StatusResponse{}, grpc.WaitForReady(true))
+	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), method) {
+		t.Errorf("%s: %v", method, err)
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"log/slog"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
+	"github.com/sharder/sharder/stages/cache"
 	"github.com/sharder/sharder/stages/lease"
+	"github.com/sharder/sharder/stages/members"
+	"github.com/sharder/sharder/stages/namespace"
 	"github.com/sharder/sharder/stages/order"
 	"github.com/sharder/sharder/stages/watch"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -34,6 +36,10 @@ import (
 // shards are read, the call of a shard translates revisions and has writes ordered, and
 // what writes on several shards goes a way of its own, in batches.
 // Nothing below this file asks which shape it is in.
+//
+// In a namespace, a door of its own stands in front of all this (package namespace): what comes
+// in has the prefix already, and what goes out loses it on the way. Whatever is not KV, Watch or
+// Lease goes through it, too (others), and Lock and Election ask through it.
 
 // chains are the ways of all RPCs.
 type chains struct {
@@ -43,38 +49,92 @@ type chains struct {
 	txn         pipeline.Stage[*pb.TxnRequest, *pb.TxnResponse]
 	compact     pipeline.Stage[*pb.CompactionRequest, *pb.CompactionResponse]
 	rangeStream func(*pb.RangeRequest, pb.KV_RangeStreamServer) error
+	frames      *frames // of rng to txn for gRPC in shape A without a namespace, nil otherwise
 
 	leaseGrant      pipeline.Stage[*pb.LeaseGrantRequest, *pb.LeaseGrantResponse]
 	leaseRevoke     pipeline.Stage[*pb.LeaseRevokeRequest, *pb.LeaseRevokeResponse]
 	leaseTimeToLive pipeline.Stage[*pb.LeaseTimeToLiveRequest, *pb.LeaseTimeToLiveResponse]
 	leaseLeases     pipeline.Stage[*pb.LeaseLeasesRequest, *pb.LeaseLeasesResponse]
 
+	memberList pipeline.Stage[*pb.MemberListRequest, *pb.MemberListResponse]
+	registry   *members.Registry // of sharders; nil if they don't register
+
 	door   *pipeline.Link // of all unary requests above
 	watch  *watch.Server
 	leases lease.Service
-	others grpc.StreamHandler // services that are not in this file
-	relay  *stages.Relay      // serves them in shape A, nil otherwise
+	others grpc.StreamHandler // services that have no fields here, by method
+	relay  *stages.Relay      // serves those of them that nothing is known of in shape A, nil otherwise
 
-	recipes *recipes // serves Lock and Election in shape C, nil otherwise
+	maintainer *members.Maintenance // addresses the members of clusters
+
+	cache *cache.Cache // answers serializable reads in shape A, unless it is switched off; nil otherwise
+
+	space   *namespace.Namespace // nil if clients have the whole keyspace
+	edge    edge                 // where clients come in
+	recipes *recipes             // serves Lock and Election; nil in shape A, where the shard does, but in a namespace
 }
 
 // newChains writes the chains out for the shape that the configuration has.
-func newChains(cfg *conf.Config, table *stages.Table, one *ordered, log *slog.Logger) *chains {
-	c := &chains{}
+func newChains(cfg *conf.Config, table *stages.Table, one *ordered, clusters []*members.Cluster, log *slog.Logger) *chains {
+	c := &chains{maintainer: members.NewMaintenance(clusters...)}
+	if cfg.Namespace != nil {
+		c.space = namespace.New(cfg.Namespace)
+	}
+	c.edge = newEdge(c, c.space)
 	shards := table.Shards()
 	alone := one == nil && len(shards) == 1
 	decode := stages.Decoder{Reserve: !alone}
-	c.leases = newLeases(cfg, shards, one, log)
+	c.leases = c.newLeases(cfg, shards, one, log)
 	c.watch = newWatch(cfg, table, decode, c.leases, one, log)
 	switch {
 	case one != nil:
-		c.shapeC(cfg, table, decode, one.order)
+		c.shapeC(cfg, table, decode, one, log)
 	case alone:
-		c.shapeA(cfg, table, decode)
+		c.shapeA(cfg, table, decode, log)
 	default:
-		c.shapeB(cfg, table, decode)
+		c.shapeB(cfg, table, decode, log)
+	}
+	if c.space != nil {
+		c.others = namespace.Others(c.others)
 	}
 	return c
+}
+
+// members has MemberList answered with the sharders, or by the cluster that the client names
+// (in shape A by the shard, if the configuration says so).
+// header gives the header of the answer; nil for the one of what was read of the registry on
+// home.
+func (c *chains) members(cfg *conf.Config, home *stages.Shard, header func(context.Context, *pb.MemberListRequest) (*pb.ResponseHeader, error), log *slog.Logger) grpc.StreamHandler {
+	c.registry = newRegistry(cfg, c, home, c.relay != nil, log)
+	list := &members.List{Self: self(cfg), Registry: c.registry, Header: header}
+	c.memberList = pipeline.Queue(c.door, list.Answer)
+	whole := unary(func() *pb.MemberListRequest { return &pb.MemberListRequest{} }, c.memberList)
+	if cfg.Members == conf.MembersShard {
+		whole = c.relay.Handle
+	}
+	return c.maintainer.Named(whole, c.maintainer.Unary(members.Leader))
+}
+
+// maintenance says by which member each call of the Maintenance service is served: the one
+// that the client names, or else this one. Over several shards, all answers for them if the
+// client names none; what is about one is refused then.
+func (c *chains) maintenance(all *members.Composite) map[string]grpc.StreamHandler {
+	m := c.maintainer
+	status, alarm := m.Unary(members.Leader), m.Unary(members.Leader)
+	if all != nil {
+		status = m.Named(unary(func() *pb.StatusRequest { return &pb.StatusRequest{} }, all.Status), status)
+		alarm = m.Named(unary(func() *pb.AlarmRequest { return &pb.AlarmRequest{} }, all.Alarms), alarm)
+	}
+	return map[string]grpc.StreamHandler{
+		pb.Maintenance_Status_FullMethodName:     status,
+		pb.Maintenance_Alarm_FullMethodName:      alarm,
+		pb.Maintenance_Hash_FullMethodName:       m.Unary(members.Leader),
+		pb.Maintenance_HashKV_FullMethodName:     m.Unary(members.Leader),
+		pb.Maintenance_Downgrade_FullMethodName:  m.Unary(members.Leader),
+		pb.Maintenance_MoveLeader_FullMethodName: m.Unary(members.LeaderNow),
+		pb.Maintenance_Snapshot_FullMethodName:   m.Stream(members.Source),
+		pb.Maintenance_Defragment_FullMethodName: m.Defragment(),
+	}
 }
 
 // ordered is what shape C has and the others don't: the order, and the cluster that holds
@@ -85,22 +145,39 @@ type ordered struct {
 }
 
 // shapeA: one call to one shard, which sees the client and answers for itself. What comes
-// back tells the watches how far the shard has come.
-func (c *chains) shapeA(cfg *conf.Config, table *stages.Table, decode stages.Decoder) {
+// back tells the watches how far the shard has come, and is not decoded (frames.go) on its way
+// to a client that asks by gRPC: nothing around the call may read more of an answer than its
+// revision. Serializable reads may be answered by the cache, which goes around everything, door
+// included; what is written passes it as well.
+func (c *chains) shapeA(cfg *conf.Config, table *stages.Table, decode stages.Decoder, log *slog.Logger) {
 	shard := table.Shards()[0]
-	call := pipeline.Wrap(stages.CallShard, stages.Lane, c.watch.Observe, stages.ForwardIdentity)
+	monotonic := newMonotonic(cfg, table)
+	c.cache = newCache(cfg, shard, monotonic, log)
+	around := []pipeline.Middleware[stages.Call, stages.Reply]{c.cache.Around, monotonic.Around, stages.Lane, c.watch.Observe, stages.ForwardIdentity}
+	call := pipeline.Wrap(stages.CallShard, around...)
 	door := c.kv(cfg, table, decode, joints{read: call, write: call, deletes: stages.ScatterDelete(call)})
+	c.rng, c.leaseRevoke = c.cache.Range(c.rng), c.cache.Revoke(c.leaseRevoke)
+	if c.space == nil {
+		c.frames = newFrames(door, decode, shard, pipeline.Wrap(stages.CallFrame, around...))
+		c.frames.rng = c.cache.RangeFrame(c.frames.rng)
+	}
 	c.compact = pipeline.Queue(door, compactOne(shard, c.watch))
 	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{
 		Decoder: decode, Call: call, PageBytes: int(cfg.Limits.StreamPage), Context: stages.ForwardMetadata,
 	})
 	c.relay = stages.NewRelay(shard)
-	c.others = c.relay.Handle
+	o := others{ways: c.maintenance(nil), rest: c.cache.Relayed(c.relay.Handle)}
+	o.ways[pb.Cluster_MemberList_FullMethodName] = c.members(cfg, shard, memberHeader(shard), log)
+	c.others = o.handle
+	if c.space != nil {
+		c.recipes = newRecipes(c.edge)
+		c.recipes.identity = askedAs
+	}
 }
 
 // shapeB: the lease a Put names is made known to its shard first; then the shard's lane.
-func (c *chains) shapeB(cfg *conf.Config, table *stages.Table, decode stages.Decoder) {
-	call := pipeline.Wrap(stages.CallShard, c.leases.Attach(), stages.Lane, c.watch.Observe)
+func (c *chains) shapeB(cfg *conf.Config, table *stages.Table, decode stages.Decoder, log *slog.Logger) {
+	call := pipeline.Wrap(stages.CallShard, newMonotonic(cfg, table).Around, c.leases.Attach(), stages.Lane, c.watch.Observe)
 	c.kv(cfg, table, decode, joints{read: call, write: call, deletes: stages.ScatterDelete(call)})
 	c.compact = stages.RefuseCompact
 	c.rangeStream = stages.RangeStream(table, stages.StreamOptions{
@@ -109,13 +186,18 @@ func (c *chains) shapeB(cfg *conf.Config, table *stages.Table, decode stages.Dec
 			return c.leases.TranslateKV(ctx, kvs)
 		},
 	})
-	c.others = stages.RefuseOthers
+	o := others{ways: c.maintenance(members.NewComposite(table.Shards(), nil)), rest: refuseB}
+	o.ways[pb.Cluster_MemberList_FullMethodName] = c.members(cfg, table.Shards()[0], nil, log)
+	c.others = o.handle
+	c.recipes = newRecipes(c.edge)
+	c.recipes.where = shardsOf(table, c.space)
 }
 
 // shapeC: a Range is pinned to one moment, and each shard is read at that moment. A write
 // is done on its shard, which checks the guard, and is answered when it has its place in
 // the order. What may write on several shards is done in a batch of such transactions.
-func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Decoder, one *order.Order) {
+func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Decoder, in *ordered, log *slog.Logger) {
+	one := in.order
 	decode.MaxTxnOps, decode.MaxRequestBytes = order.MaxTxnOps, int(cfg.MaxRequestBytes)
 	read := pipeline.Wrap(stages.CallShard, one.At, c.leases.Attach(), stages.Lane, c.watch.Observe)
 	write := pipeline.Wrap(stages.CallShard, one.Commit, c.leases.Attach(), stages.Lane, c.watch.Observe, one.Guard)
@@ -135,8 +217,32 @@ func (c *chains) shapeC(cfg *conf.Config, table *stages.Table, decode stages.Dec
 			return c.leases.TranslateKV(ctx, kvs)
 		},
 	})
-	c.others = newStatusTeller(table.Shards(), one).handle
-	c.recipes = newRecipes(c)
+	composite := members.NewComposite(table.Shards(), func() *pb.ResponseHeader { return one.Header(one.Replayed().Revision) })
+	o := others{ways: c.maintenance(composite), rest: refuseC}
+	o.ways[pb.Cluster_MemberList_FullMethodName] = c.members(cfg, in.home, func(ctx context.Context, r *pb.MemberListRequest) (*pb.ResponseHeader, error) {
+		return one.HeaderNow(ctx, r.Linearizable)
+	}, log)
+	c.others = o.handle
+	c.recipes = newRecipes(c.edge)
+}
+
+// newMonotonic keeps serializable reads from going back, if the file wants it.
+func newMonotonic(cfg *conf.Config, table *stages.Table) *stages.Monotonic {
+	if !cfg.SerializableOrdering {
+		return nil
+	}
+	return stages.NewMonotonic(table.Shards())
+}
+
+// newCache answers serializable reads from memory, unless the file does not want it.
+func newCache(cfg *conf.Config, shard *stages.Shard, monotonic *stages.Monotonic, log *slog.Logger) *cache.Cache {
+	if cfg.Cache.Bytes == 0 {
+		return nil
+	}
+	return cache.New(cache.Options{
+		Shard: shard, Bytes: int64(cfg.Cache.Bytes), MaxAge: cfg.Cache.MaxAge, AuthInterval: cfg.Cache.AuthInterval,
+		Monotonic: monotonic, Logger: log,
+	})
 }
 
 // joints are the places at which the shapes differ: the call of a shard for what reads
@@ -187,15 +293,18 @@ func (c *chains) kv(cfg *conf.Config, table *stages.Table, decode stages.Decoder
 
 // newLeases gives one shard's leases as they are, or several shards' leases a home: the
 // order cluster in shape C, the first shard in B.
-func newLeases(cfg *conf.Config, shards []*stages.Shard, one *ordered, log *slog.Logger) lease.Service {
+func (c *chains) newLeases(cfg *conf.Config, shards []*stages.Shard, one *ordered, log *slog.Logger) lease.Service {
 	o := lease.Options{
 		Home: shards[0], Shards: shards,
 		KeepAliveStreams: cfg.Lease.KeepAliveStreams, Logger: log,
 	}
+	if c.space != nil {
+		o.Draw = c.space.DrawLease
+	}
 	switch {
 	case one != nil:
 		o.Home = one.home
-		o.Deleted, o.End, o.Header = one.order.CoverOn, one.order.EndLease, one.order.HeaderNow
+		o.Deleted, o.End, o.Header, o.Settled = one.order.CoverOn, one.order.EndLease, one.order.HeaderNow, one.order.SettleOn
 	case len(shards) == 1:
 		return lease.NewRelay(o)
 	}
@@ -221,18 +330,6 @@ func newWatch(cfg *conf.Config, table *stages.Table, decode stages.Decoder, leas
 		o.Translate = leases.TranslateEvents
 	}
 	return watch.New(o)
-}
-
-// identity is what tells a shard who the client is. etcd knows two names for it.
-func identity(ctx context.Context) metadata.MD {
-	in, _ := metadata.FromIncomingContext(ctx)
-	out := metadata.MD{}
-	for _, name := range []string{"token", "authorization"} {
-		if v := in.Get(name); len(v) > 0 {
-			out[name] = v
-		}
-	}
-	return out
 }
 
 // compactOne passes a compaction on, and tells the watches of it.

@@ -9,6 +9,7 @@ import (
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/backend"
+	"github.com/sharder/sharder/stages/namespace"
 )
 
 // describe says in a few lines what is served from where.
@@ -31,6 +32,26 @@ func (f *fleet) describe(cfg *conf.Config, w io.Writer) {
 	}
 	for _, line := range f.table.Describe() {
 		fmt.Fprintf(w, "  keys %s\n", line)
+	}
+	if cfg.Namespace != nil {
+		first, last := namespace.New(cfg.Namespace).LeaseIDs()
+		fmt.Fprintf(w, "  namespace %q: clients have the keys that begin with it, and the leases from %s to %s\n", cfg.Namespace, first, last)
+	}
+	describeMembers(cfg, w)
+}
+
+// describeMembers says whom clients are told of that ask for members.
+func describeMembers(cfg *conf.Config, w io.Writer) {
+	at, alone := strings.Join(cfg.Advertised(), ", "), cfg.Order == nil && len(cfg.Shards) == 1
+	switch {
+	case cfg.Members == conf.MembersShard:
+		fmt.Fprintln(w, "  members: those of the shard")
+	case at == "":
+		fmt.Fprintln(w, "  members: sharders; this one by the address on which a client comes, and not registered")
+	case alone && cfg.Registration.Prefix == "":
+		fmt.Fprintf(w, "  members: this sharder, at %s\n", at)
+	default:
+		fmt.Fprintf(w, "  members: sharders; this one is registered at %s\n", at)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,12 +30,14 @@ type fleet struct {
 	width    []bool        // by position: whether it was looked how much the shard takes
 	central  *orderCluster // nil without [order]
 	counts   *metrics.Metrics
+	ready    func(addresses string) // told when clients are served
+	file     *reloads               // what the configuration says by now; nil for an import
 }
 
 // openFleet starts the embedded etcds and prepares the connections to the others.
 // After an error nothing is left running.
 func openFleet(cfg *conf.Config, log *slog.Logger) (_ *fleet, err error) {
-	f := &fleet{counts: metrics.New(buildVersion())}
+	f := &fleet{counts: metrics.New(buildVersion()), ready: func(string) {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -61,7 +64,7 @@ func openFleet(cfg *conf.Config, log *slog.Logger) (_ *fleet, err error) {
 
 // open adds one shard.
 func (f *fleet) open(cfg *conf.Config, i int, s conf.Shard, log *slog.Logger) error {
-	c, e, err := openCluster(cfg, s, s.Name, log)
+	c, e, err := f.openCluster(cfg, s, s.Name, log)
 	f.embedded = append(f.embedded, e)
 	if err != nil {
 		return err
@@ -84,12 +87,18 @@ func (f *fleet) open(cfg *conf.Config, i int, s conf.Shard, log *slog.Logger) er
 func (f *fleet) count(s *stages.Shard, c *backend.Cluster, open func() bool) {
 	f.counts.Lane(s.Name, s.Lane)
 	f.counts.Cluster(s.Name, func() bool { return c.Healthy() && !c.NoLeader() }, open)
+	f.counts.Endpoints(s.Name, func() (all []metrics.EndpointState) {
+		for _, m := range c.Members() {
+			all = append(all, metrics.EndpointState{Endpoint: m.Endpoint, Serves: m.Healthy && !m.NoLeader && !m.Stalled, Leads: m.Leader})
+		}
+		return all
+	})
 }
 
 // openCluster starts the etcd, if it is an embedded one, with its data in dir below the
 // data directory, and prepares the connections. After an error the caller closes what
 // there is of the two.
-func openCluster(cfg *conf.Config, s conf.Shard, dir string, log *slog.Logger) (*backend.Cluster, *backend.Embedded, error) {
+func (f *fleet) openCluster(cfg *conf.Config, s conf.Shard, dir string, log *slog.Logger) (*backend.Cluster, *backend.Embedded, error) {
 	var e *backend.Embedded
 	if s.Embedded {
 		o := backend.EmbeddedOptions{
@@ -110,20 +119,66 @@ func openCluster(cfg *conf.Config, s conf.Shard, dir string, log *slog.Logger) (
 	if err != nil {
 		return nil, e, err
 	}
+	// One cluster's clients answer for themselves: they must not be taken for sharder.
+	o.OwnCallsOnly = cfg.Order == nil && len(cfg.Shards) == 1
+	o.Meter = func(endpoint string) backend.Meter { return f.counts.Endpoint(s.Name, endpoint) }
 	c, err := backend.Open(o)
 	return c, e, err
 }
 
+// reload has clusters whose endpoints are written in the file follow them. Where the file
+// has none any more it is another key that has changed, and needs a restart.
+func (f *fleet) reload(file *reloads) {
+	follow := func(c *backend.Cluster, e *backend.Embedded, key string, find func(*conf.Config) []string) {
+		if e != nil {
+			return
+		}
+		file.on(func(cfg *conf.Config) error {
+			if endpoints := find(cfg); len(endpoints) > 0 {
+				return c.Replace(endpoints)
+			}
+			return nil
+		}, key)
+	}
+	for i, s := range f.shards {
+		follow(f.clusters[i], f.embedded[i], "shards."+s.Name+".endpoints", func(cfg *conf.Config) (endpoints []string) {
+			for _, now := range cfg.Shards {
+				if now.Name == s.Name {
+					endpoints = now.Endpoints
+				}
+			}
+			return endpoints
+		})
+	}
+	if c := f.central; c != nil {
+		follow(c.cluster, c.embedded, "order.endpoints", func(cfg *conf.Config) (endpoints []string) {
+			if cfg.Order != nil {
+				endpoints = cfg.Order.Endpoints
+			}
+			return endpoints
+		})
+	}
+}
+
+// clusterOptions says how the members of a cluster are found and spoken to.
 func clusterOptions(s conf.Shard, log *slog.Logger) (backend.Options, error) {
 	o := backend.Options{
 		Name: s.Name, Endpoints: s.Endpoints, Username: s.Username,
+		DiscoverySRV: s.DiscoverySRV, DiscoveryName: s.DiscoveryName, InsecureDiscovery: s.InsecureDiscovery,
+		DiscoveryInterval: s.DiscoveryInterval, AutoSyncInterval: s.AutoSyncInterval,
+		KeepaliveTime: s.KeepAliveTime, KeepaliveTimeout: s.KeepAliveTimeout, KeepaliveWithoutCalls: s.KeepAliveWithoutCalls,
+		MaxSendBytes: int(min(s.MaxSendBytes, math.MaxInt32)), MaxRecvBytes: int(min(s.MaxRecvBytes, math.MaxInt32)),
 		HealthInterval: s.HealthInterval, Timeout: s.Timeout, Logger: log,
+	}
+	if s.KeepAliveTime == 0 {
+		o.KeepaliveTime = -1 // there, 0 is the default
 	}
 	if !s.TLS.Empty() {
 		t, err := backend.TLSConfig(s.TLS.CA, s.TLS.Cert, s.TLS.Key, s.TLS.ServerName)
 		if err != nil {
 			return o, fmt.Errorf("shard %s: %w", s.Name, err)
 		}
+		t.InsecureSkipVerify = s.TLS.InsecureSkipVerify
 		o.TLS = t
 	}
 	if s.PasswordFile != "" {

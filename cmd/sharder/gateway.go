@@ -6,12 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strings"
+	"slices"
 
 	"github.com/sourcegraph/conc/pool"
 
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/stages/backend"
+	"github.com/sharder/sharder/stages/discovery"
 	"github.com/sharder/sharder/stages/gateway"
 	"github.com/sharder/sharder/stages/metrics"
 )
@@ -65,7 +66,7 @@ func gatewayOptions(cfg *conf.Config, c conf.Gateway, log *slog.Logger) (gateway
 		o.Endpoints = gateway.Fixed(withoutSchemes(c.Endpoints)...)
 		return o, nil
 	}
-	d := gateway.Discovery{Domain: c.DiscoverySRV, Name: c.DiscoveryName, Logger: log}
+	d := discovery.Lookup{Domain: c.DiscoverySRV, Name: c.DiscoveryName, Logger: log}
 	if !c.InsecureDiscovery {
 		var err error
 		if d.TLS, err = backend.TLSConfig(c.TrustedCA, "", "", c.DiscoverySRV); err != nil {
@@ -76,14 +77,31 @@ func gatewayOptions(cfg *conf.Config, c conf.Gateway, log *slog.Logger) (gateway
 	return o, nil
 }
 
+// reload has the gateways do what the file says by now of where connections go. Which gateways
+// there are stays as it was.
+func (gs *gateways) reload(file *reloads, log *slog.Logger) {
+	file.on(func(cfg *conf.Config) error {
+		for i, name := range gs.names {
+			at := slices.IndexFunc(cfg.Gateways, func(g conf.Gateway) bool { return g.Name == name })
+			if at < 0 {
+				continue
+			}
+			o, err := gatewayOptions(cfg, cfg.Gateways[at], log.With("gateway", name))
+			if err != nil {
+				return fmt.Errorf("gateway %s: %w", name, err)
+			}
+			gs.all[i].Replace(o.Endpoints, o.Strategy)
+		}
+		return nil
+	}, "gateways.*.endpoints", "gateways.*.strategy", "gateways.*.discovery_srv", "gateways.*.discovery_srv_name",
+		"gateways.*.insecure_discovery", "gateways.*.trusted_ca_file")
+}
+
 // withoutSchemes takes http:// and https:// off: both are bytes to a gateway.
 func withoutSchemes(endpoints []string) []string {
 	out := make([]string, 0, len(endpoints))
 	for _, e := range endpoints {
-		if _, rest, ok := strings.Cut(e, "://"); ok {
-			e = rest
-		}
-		out = append(out, strings.TrimSuffix(e, "/"))
+		out = append(out, withoutScheme(e))
 	}
 	return out
 }
@@ -93,6 +111,14 @@ func (gs *gateways) describe(w io.Writer) {
 	for i, name := range gs.names {
 		fmt.Fprintf(w, "gateway %s: serving on %s\n", name, gs.listeners[i].Addr())
 	}
+}
+
+// addresses are where they are served.
+func (gs *gateways) addresses() (all []string) {
+	for _, l := range gs.listeners {
+		all = append(all, l.Addr().String())
+	}
+	return all
 }
 
 // count has the metrics tell how the gateways do.
@@ -126,7 +152,7 @@ func (gs *gateways) close() {
 
 // serveGateways is serve for a configuration that has gateways alone.
 func serveGateways(ctx context.Context, cfg *conf.Config, stdout io.Writer, log *slog.Logger) error {
-	operators, err := listenOperators(cfg)
+	_, operators, err := listen(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -142,8 +168,15 @@ func serveGateways(ctx context.Context, cfg *conf.Config, stdout io.Writer, log 
 	gs.count(counts)
 	side := newSite(ctx, counts, nil)
 	side.serving.Store(true)
+	log.Info("ready to proxy client requests", "addresses", gs.addresses()) // etcd's words: scripts wait for them
 	if err := notifyReady(); err != nil {
 		log.Warn("systemd could not be told that the gateway is ready", "error", err)
 	}
-	return side.around(ctx, operators, stdout, log, gs.serve)
+	file := newReloads(cfg.File, log)
+	gs.reload(file, log)
+	counts.Reloads(file.status)
+	return above(ctx, func(ctx context.Context, b *beneath) error {
+		b.run(file.run)
+		return side.around(ctx, operators, stdout, log, gs.serve)
+	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -43,9 +44,9 @@ func gatewayRun(t *testing.T, cfg *conf.Config) {
 func TestEtcdIsServedThroughAGateway(t *testing.T) {
 	t.Parallel()
 	etcd := etcdtest.Start(t)
-	listen := freeAddress(t)
+	listen := ports.Of(t)
 	f := newGatewayFlags(&bytes.Buffer{})
-	dead := freeAddress(t)
+	dead := ports.Of(t)
 	if err := f.parse([]string{"--listen-addr", listen, "--endpoints", "http://" + dead + "," + etcd.Client().Endpoints()[0], "--drain-timeout", "1s"}); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestEtcdIsServedThroughAGateway(t *testing.T) {
 func TestAGatewayBesideShards(t *testing.T) {
 	t.Parallel()
 	etcd := etcdtest.Start(t)
-	listen := freeAddress(t)
+	listen := ports.Of(t)
 	endpoint := etcd.Client().Endpoints()[0]
 	r := start(t, fmt.Sprintf("drain_timeout = \"1s\"\n[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n[gateways.past]\nlisten = %q\nendpoints = [%q]\n", endpoint, listen, endpoint))
 	through, past := r.client(), etcdtest.Client(t, listen)
@@ -114,19 +115,43 @@ func TestTheFlagsOfEtcdGateway(t *testing.T) {
 		t.Fatal(err, f.g)
 	}
 	for args, want := range map[string]string{
-		"--endpoints=a":                                `--endpoints: "a" is no address`,
-		"--endpoints=127.0.0.1:23790":                  "the gateway itself",
-		"--listen-addr=x":                              `--listen-addr: "x" is no address`,
-		"--discovery-srv=d --endpoints=a:1":            "give one of the two",
-		"--trusted-ca-file=x":                          "nothing is discovered",
-		"--retry-delay=0s":                             "--retry-delay: 0s is not a time to wait",
-		"--strategy=fastest":                           "none of round-robin",
-		"--connections=0":                              "--connections: it is at least 1",
+		"--endpoints=a":               `--endpoints: "a" is no address`,
+		"--endpoints=127.0.0.1:23790": "the gateway itself",
+		"--listen-addr=x":             `--listen-addr: "x" is no address`,
+		"--endpoints=":                "--endpoints: there is none",
+		"--retry-delay=1":             `invalid argument "1" for "--retry-delay" flag: want a time`,
+		"--retry-delay=0s":            "--retry-delay: 0s is not a time to wait",
+		"--strategy=fastest":          "none of round-robin",
+		"--connections=0":             "--connections: it is at least 1",
 		"--discovery-srv-name=x --connections=-1 more": `unexpected argument "more"`,
-		"--nonsense":                                   "not defined",
+		"--nonsense":     "unknown flag: --nonsense",
+		"--endpoint=a:1": "did you mean --endpoints?",
 	} {
 		if err := newGatewayFlags(&bytes.Buffer{}).parse(strings.Fields(args)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+// What etcd gateway takes and does not look at is taken here, too, and told.
+func TestFlagsOfEtcdGatewayThatSayNothingAreTold(t *testing.T) {
+	for args, want := range map[string]string{
+		"--endpoints=a:1,http://b:2/v3,a:1 --trusted-ca-file=x --insecure-discovery": "[a:1 http://b:2] insecure-discovery trusted-ca-file",
+		"--discovery-srv=d --endpoints=a:1":                                          "[] endpoints",
+		"--discovery-srv=d --trusted-ca-file=x":                                      "[]",
+	} {
+		f := newGatewayFlags(&bytes.Buffer{})
+		if err := f.parse(strings.Fields(args)); err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		have := fmt.Sprint(f.g.Endpoints)
+		for _, note := range f.idle() {
+			name, _, _ := strings.Cut(strings.TrimPrefix(note, "--"), " ")
+			have += " " + name
+		}
+		if have != want {
+			t.Errorf("%s: have %s, want %s", args, have, want)
 		}
 	}
 }

@@ -23,13 +23,9 @@ written as [gateways.NAME] in a file: see conf/gateways.toml.
 // runGateway is `sharder gateway`, with the flags of etcd gateway.
 func runGateway(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 || args[0] != "start" {
-		fmt.Fprint(stderr, gatewayUsage)
-		if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
-			return 0
-		}
-		return exitMisused
+		return usage(args, gatewayUsage, stdout, stderr)
 	}
-	f := newGatewayFlags(stderr)
+	f := newGatewayFlags(stdout)
 	switch err := f.parse(args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -37,25 +33,30 @@ func runGateway(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "sharder gateway:", err)
 		return exitMisused
 	}
-	return serveUntilSignal(&f.cfg, f.verbose, serveGateways, stdout, stderr)
+	for _, note := range f.idle() {
+		fmt.Fprintln(stderr, "sharder gateway:", note)
+	}
+	return serveUntilSignal(&f.cfg, f.verbose, serveGateways, stdout, stderr, hangup()...)
 }
 
 // gatewayFlags are those of etcd gateway, and a few of our own.
 type gatewayFlags struct {
 	*flag.FlagSet
+	given     map[string]bool // by the caller
 	cfg       conf.Config
 	g         conf.Gateway
-	endpoints string
+	endpoints list
 	retry     time.Duration
 	verbose   bool
 }
 
-func newGatewayFlags(stderr io.Writer) *gatewayFlags {
-	f := &gatewayFlags{FlagSet: flag.NewFlagSet("sharder gateway start", flag.ContinueOnError), cfg: *conf.Default()}
+// newGatewayFlags makes flags whose help goes to stdout.
+func newGatewayFlags(stdout io.Writer) *gatewayFlags {
+	f := &gatewayFlags{FlagSet: flag.NewFlagSet("sharder gateway start", flag.ContinueOnError), given: map[string]bool{}, cfg: *conf.Default()}
 	f.g = conf.DefaultGateway("gateway")
-	f.SetOutput(stderr)
+	f.SetOutput(stdout)
 	f.StringVar(&f.g.Listen, "listen-addr", "127.0.0.1:23790", "listen `address`")
-	f.StringVar(&f.endpoints, "endpoints", "127.0.0.1:2379", "`addresses` of the members, separated by commas")
+	f.Var(&f.endpoints, "endpoints", "`addresses` of the members, separated by commas (default 127.0.0.1:2379)")
 	f.StringVar(&f.g.DiscoverySRV, "discovery-srv", "", "find the members by the SRV records of this `domain`")
 	f.StringVar(&f.g.DiscoveryName, "discovery-srv-name", "", "the `name` of the cluster in the records")
 	f.BoolVar(&f.g.InsecureDiscovery, "insecure-discovery", false, "use members that are found without a certificate for the domain")
@@ -72,23 +73,39 @@ func newGatewayFlags(stderr io.Writer) *gatewayFlags {
 
 // parse reads the flags and checks what they mean together.
 func (f *gatewayFlags) parse(args []string) error {
-	if err := f.Parse(args); err != nil {
+	if err := parseEtcdFlags(f.FlagSet, args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
-	}
+	f.Visit(func(x *flag.Flag) { f.given[x.Name] = true })
 	f.g.ProbeInterval = f.retry
-	if f.g.DiscoverySRV == "" {
-		f.g.Endpoints = strings.Split(f.endpoints, ",")
+	switch {
+	case f.g.DiscoverySRV != "":
+	case f.given["endpoints"]:
+		f.g.Endpoints = f.endpoints.each()
+	default:
+		f.g.Endpoints = []string{"127.0.0.1:2379"}
 	}
 	f.cfg.Listen, f.cfg.Gateways = nil, []conf.Gateway{f.g}
 	return f.check()
 }
 
+// idle are the flags that are given and say nothing, and why. etcd's gateway takes them so, too.
+func (f *gatewayFlags) idle() (notes []string) {
+	if f.g.DiscoverySRV != "" {
+		if f.given["endpoints"] {
+			notes = append(notes, "--endpoints says nothing: the members are found by --discovery-srv")
+		}
+		return notes
+	}
+	for _, name := range []string{"discovery-srv-name", "insecure-discovery", "trusted-ca-file", "discovery-interval"} {
+		if f.given[name] {
+			notes = append(notes, "--"+name+" says nothing: the members are those of --endpoints")
+		}
+	}
+	return notes
+}
+
 func (f *gatewayFlags) check() error {
-	set := map[string]bool{}
-	f.Visit(func(x *flag.Flag) { set[x.Name] = true })
 	var errs []error
 	wrong := func(flag, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("--%s: "+format, append([]any{flag}, args...)...))
@@ -103,13 +120,8 @@ func (f *gatewayFlags) check() error {
 	if _, _, err := net.SplitHostPort(f.g.Listen); err != nil {
 		wrong("listen-addr", "%q is no address; write host:port", f.g.Listen)
 	}
-	if f.g.DiscoverySRV != "" && set["endpoints"] {
-		wrong("endpoints", "the members are found with --discovery-srv; give one of the two")
-	}
-	for _, name := range []string{"discovery-srv-name", "insecure-discovery", "trusted-ca-file", "discovery-interval"} {
-		if set[name] && f.g.DiscoverySRV == "" {
-			wrong(name, "nothing is discovered without --discovery-srv")
-		}
+	if f.g.DiscoverySRV == "" && len(f.g.Endpoints) == 0 {
+		wrong("endpoints", "there is none; give the addresses of the members, or take the flag out for 127.0.0.1:2379")
 	}
 	for name, d := range map[string]time.Duration{
 		"retry-delay": f.retry, "discovery-interval": f.g.DiscoveryInterval, "dial-timeout": f.g.DialTimeout, "drain-timeout": f.cfg.DrainTimeout,

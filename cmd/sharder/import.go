@@ -22,6 +22,7 @@ import (
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/importer"
 	"github.com/sharder/sharder/stages/backend"
+	"github.com/sharder/sharder/stages/port"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -140,7 +141,7 @@ func (im *importing) serveMyself(ctx context.Context, f *fleet, log *slog.Logger
 	defer inside.Close()
 	defer stop()
 	defer conn.Close()
-	wg.Go(func() { fail(f.serve(serving, im.cfg, []net.Listener{inside}, nil, io.Discard, log)) })
+	wg.Go(func() { fail(f.serve(serving, im.cfg, []port.Listener{{Listener: inside}}, nil, io.Discard, log)) })
 	return im.run(ctx, func(*importer.Report) {})
 }
 

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	"github.com/sharder/sharder/stages/backend"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -46,7 +47,7 @@ func oldEtcd(t *testing.T, n int) (*etcdtest.Etcd, *clientv3.Client) {
 func file(t *testing.T, toml string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sharder.toml")
-	if err := os.WriteFile(path, []byte(fmt.Sprintf("listen = [%q]\n%s", freeAddress(t), toml)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(fmt.Sprintf("listen = [%q]\n%s", ports.Of(t), toml)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/importer"
@@ -14,7 +13,7 @@ import (
 
 // parse reads the flags and the configuration.
 func (im *importing) parse(args []string) error {
-	im.from = conf.Shard{Name: "--from", HealthInterval: time.Second, Timeout: 30 * time.Second}
+	im.from = conf.DefaultShard("--from")
 	flags := flag.NewFlagSet("sharder import", flag.ContinueOnError)
 	flags.SetOutput(im.stderr)
 	im.sourceFlags(flags)

@@ -27,7 +27,7 @@ func (r *report) judge(stamps []backend.Stamp, known order.Status, logError erro
 			s.compare(known.Shards[i], known.Genesis.Shards[i])
 		}
 		switch stamped := stamps[i].Deployment; {
-		case s.Error != "" || r.Deployment == "" || stamped == r.Deployment:
+		case s.unsure() || r.Deployment == "" || stamped == r.Deployment:
 		case stamped == "":
 			r.problem("shard %s has no stamp", s.Name)
 		default:
@@ -47,7 +47,7 @@ func (r *report) judgeOrder(known order.Status, logError error) {
 		r.problem("the order log is refused: %v", known.Lost)
 	case logError != nil:
 		r.Complete = false
-		r.problem("the order log could not be read: %s", message(logError))
+		r.fault(fault{quorum: true}, "the order log could not be read: %s", message(logError))
 	}
 	if logError == nil || r.Order.Error == "" { // else it is said already
 		r.judgeCluster("order cluster", r.Order.clusterReport)
@@ -59,12 +59,21 @@ func (r *report) judgeCluster(name string, c clusterReport) {
 	switch {
 	case c.Error != "":
 		r.Complete = false
-		r.problem("%s: %s", name, strings.TrimPrefix(c.Error, name+": "))
-	case c.Leader == "":
-		r.problem("%s has no leader", name)
+		r.fault(fault{etcd: "RANGE ERROR:" + c.Error}, "%s: %s", name, strings.TrimPrefix(c.Error, name+": "))
+	case c.Leader == "" && !c.Anonymous, c.ReadError == noLeader:
+		r.fault(fault{etcd: "RAFT NO LEADER", quorum: true}, "%s has no leader", name)
+	case c.ReadError != "":
+		r.Complete = false
+		r.fault(fault{etcd: "RANGE ERROR:" + c.ReadError, quorum: true}, "%s: a read is not answered: %s", name, strings.TrimPrefix(c.ReadError, name+": "))
 	}
 	for _, a := range c.Alarms {
-		r.problem("%s: %s", name, a)
+		f := fault{quorum: a == noLeader}
+		if _, is, ok := strings.Cut(a, "alarm:"); ok {
+			f.alarm = strings.TrimSpace(is)
+			f.etcd = "ALARM " + f.alarm
+		}
+		// How many spaces etcd prints depends on how it was built.
+		r.fault(f, "%s: %s", name, strings.Join(strings.Fields(a), " "))
 	}
 }
 
@@ -75,7 +84,7 @@ func (s *shardReport) compare(known order.ShardStatus, began order.GenesisShard)
 	switch {
 	case known.Alarm != nil:
 		s.Refused = message(known.Alarm)
-	case s.Error != "":
+	case s.unsure():
 	case began.ClusterID != 0 && s.ClusterID != was:
 		s.Refused = fmt.Sprintf("shard %s is the etcd cluster %s, and was %s when the deployment began", s.Name, s.ClusterID, was)
 	case s.Revision < s.Covered:
@@ -85,8 +94,19 @@ func (s *shardReport) compare(known order.ShardStatus, began order.GenesisShard)
 	}
 }
 
-func (r *report) problem(format string, args ...any) {
+// fault is what /health has to know of a problem.
+type fault struct {
+	etcd   string // how etcd's own /health says it; empty if it has no words for it
+	alarm  string // the alarm that it is, as ?exclude names it; empty if it is none
+	quorum bool   // only what needs a quorum is not served: serializable reads go on
+}
+
+func (r *report) problem(format string, args ...any) { r.fault(fault{}, format, args...) }
+
+// fault notes a problem of which more is known.
+func (r *report) fault(f fault, format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+	r.faults = append(r.faults, f)
 }
 
 // stuck is the age from which on a batch is a problem: alive sharders take over what makes

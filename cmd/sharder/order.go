@@ -36,7 +36,7 @@ type orderCluster struct {
 
 // openOrder starts or connects the order cluster.
 func (f *fleet) openOrder(cfg *conf.Config, log *slog.Logger) error {
-	c, e, err := openCluster(cfg, cfg.Order.Shard, conf.OrderDir, log)
+	c, e, err := f.openCluster(cfg, cfg.Order.Shard, conf.OrderDir, log)
 	home := &stages.Shard{
 		Number: stages.OrderCluster, Name: stages.OrderName, Conn: f.counts.Conn(stages.OrderName, c),
 		Lane: pipeline.NewLink(cfg.Limits.PerShard, cfg.Limits.PerShardWaiting),
@@ -78,8 +78,12 @@ func processName(cfg *conf.Config) string {
 	if err != nil {
 		return "" // the order knows a default
 	}
-	_, port, _ := net.SplitHostPort(cfg.Listen[0]) // conf has looked at it
-	return host + ":" + port
+	l := cfg.Listeners()[0]
+	if l.Network == "unix" {
+		return host + ":" + l.Address
+	}
+	_, number, _ := net.SplitHostPort(l.Address) // conf has looked at it
+	return host + ":" + number
 }
 
 // ready tells why the order cluster can't take an entry at this moment.

@@ -16,6 +16,7 @@ type report struct {
 	Transactions []batchReport `json:"transactions"`
 	// Problems is what is not as it should be, in words; empty if all is well.
 	Problems []string `json:"problems"`
+	faults   []fault  // of each of Problems
 	// Complete tells that everybody could be asked.
 	Complete bool `json:"complete"`
 }
@@ -41,6 +42,10 @@ type clusterReport struct {
 	DBSizeQuota int64    `json:"db_size_quota,omitempty"`
 	Alarms      []string `json:"alarms,omitempty"` // and other errors, in etcd's words
 	Error       string   `json:"error,omitempty"`  // why it could not be asked
+	// ReadError is why a linearizable read was not answered; empty if it was.
+	ReadError string `json:"read_error,omitempty"`
+	// Anonymous tells that it is well and says nothing more to who has no user there.
+	Anonymous bool `json:"anonymous,omitempty"`
 }
 
 // shardReport is one shard.

@@ -20,6 +20,7 @@ import (
 // goes on, and the log says why.
 type servingTLS struct {
 	conf conf.ServerTLS
+	auto *selfSigned // nil where there are files
 	log  *slog.Logger
 
 	mu     sync.Mutex
@@ -28,17 +29,31 @@ type servingTLS struct {
 	looked time.Time
 }
 
+// protocols are what is spoken inside, what is liked best first.
+var protocols = []string{"h2", "http/1.1"}
+
+// tlsVersions are the versions by their words in the configuration; no word is no bound.
+var tlsVersions = map[string]uint16{"": 0, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
 // lookEvery bounds how often the files are looked at.
 const lookEvery = time.Second
 
-// newServingTLS reads the files. Its error names the one that can't be used.
-func newServingTLS(c conf.ServerTLS, log *slog.Logger) (*tls.Config, error) {
-	s := &servingTLS{conf: c, log: log}
+// newServingTLS reads the files of [tls], once for all who listen; nil without that table. Its
+// error names the file that can't be used.
+func newServingTLS(cfg *conf.Config, log *slog.Logger) (*tls.Config, error) {
+	if cfg.TLS == nil {
+		return nil, nil
+	}
+	s := &servingTLS{conf: *cfg.TLS, log: log}
+	if s.conf.Auto {
+		s.auto = newSelfSigned(cfg, log)
+		s.conf.Cert, s.conf.Key = s.auto.files()
+	}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
 	return &tls.Config{
-		MinVersion: s.good.MinVersion, NextProtos: []string{"h2"},
+		MinVersion: s.good.MinVersion, NextProtos: protocols,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.current(), nil },
 	}, nil
 }
@@ -60,13 +75,21 @@ func (s *servingTLS) current() *tls.Config {
 func (s *servingTLS) load() error {
 	files := map[string][]byte{}
 	var all []byte
+	if s.auto != nil {
+		var err error
+		if files[s.conf.Cert], files[s.conf.Key], err = s.auto.pair(); err != nil {
+			return err
+		}
+	}
 	for _, name := range []string{s.conf.Cert, s.conf.Key, s.conf.ClientCA, s.conf.CRL} {
 		if name == "" {
 			continue
 		}
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return fmt.Errorf("[tls]: %w", err)
+		text, err := files[name], error(nil)
+		if text == nil {
+			if text, err = os.ReadFile(name); err != nil {
+				return fmt.Errorf("[tls]: %w", err)
+			}
 		}
 		files[name] = text
 		all = append(append(all, 0), text...)
@@ -87,9 +110,9 @@ func (s *servingTLS) make(files map[string][]byte) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("[tls]: %s and %s: %w", s.conf.Cert, s.conf.Key, err)
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}
-	if s.conf.MinVersion == "1.3" {
-		c.MinVersion = tls.VersionTLS13
+	c := &tls.Config{
+		MinVersion: tlsVersions[s.conf.MinVersion], MaxVersion: tlsVersions[s.conf.MaxVersion],
+		Certificates: []tls.Certificate{pair}, NextProtos: protocols,
 	}
 	for _, suite := range tls.CipherSuites() {
 		for _, name := range s.conf.CipherSuites {

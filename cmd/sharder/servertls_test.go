@@ -3,25 +3,41 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
 	"github.com/sharder/sharder/integration/certs"
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/stages/backend"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// secured starts a sharder that serves TLS, with more lines in its table.
-func secured(t *testing.T, cert, key, more string) *sharderRun {
+// secured starts a sharder that serves TLS, with more lines in its table, and for operators, too,
+// if metrics has an address.
+func secured(t *testing.T, cert, key, more string, metrics ...string) *sharderRun {
 	t.Helper()
 	e := etcdtest.Start(t)
-	return start(t, fmt.Sprintf("drain_timeout = \"1s\"\n[tls]\ncert = %q\nkey = %q\n%s\n[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n", cert, key, more, e.Endpoint))
+	top := ""
+	for _, address := range metrics {
+		top = fmt.Sprintf("metrics = %q\n", address)
+	}
+	return start(t, top+fmt.Sprintf("drain_timeout = \"1s\"\n[tls]\ncert = %q\nkey = %q\n%s\n[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n", cert, key, more, e.Endpoint))
 }
 
 // asks makes one request over TLS.
@@ -135,5 +151,213 @@ func TestTLSFilesThatCanNotBeUsedAreNamed(t *testing.T) {
 		if r.err == nil || !strings.Contains(r.err.Error(), want) {
 			t.Errorf("%v: %v", files, r.err)
 		}
+	}
+}
+
+// getOver asks over TLS by HTTP, and gives the body and the version of HTTP.
+func getOver(t *testing.T, endpoint, path string, c *tls.Config) (text, proto string, err error) {
+	t.Helper()
+	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: !slices.Equal(c.NextProtos, []string{"http/1.1"})}
+	defer tr.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Get("https://" + endpoint + path)
+	if err != nil {
+		return "", "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), resp.Proto, err
+}
+
+// What the versions and the suites allow is let in, by gRPC and by HTTP, and nothing else.
+func TestVersionsAndCipherSuitesAreThoseOfTheFile(t *testing.T) {
+	t.Parallel()
+	ca := certs.New(t, "ours")
+	cert, key := ca.Issue("server")
+	with := func(min, max uint16, suites ...uint16) *tls.Config {
+		c := mustTLS(t, ca.File, "", "")
+		c.MinVersion, c.MaxVersion, c.CipherSuites = min, max, suites
+		return c
+	}
+	const good, other = tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+	for _, c := range []struct {
+		more    string
+		in, out []*tls.Config
+	}{
+		{`min_version = "1.3"`, []*tls.Config{with(tls.VersionTLS13, tls.VersionTLS13), with(tls.VersionTLS12, tls.VersionTLS13)}, []*tls.Config{with(tls.VersionTLS12, tls.VersionTLS12)}},
+		{`max_version = "1.2"`, []*tls.Config{with(tls.VersionTLS12, tls.VersionTLS12), with(tls.VersionTLS12, tls.VersionTLS13)}, []*tls.Config{with(tls.VersionTLS13, tls.VersionTLS13)}},
+		{"max_version = \"1.2\"\ncipher_suites = [\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"]", []*tls.Config{with(tls.VersionTLS12, 0, good), with(tls.VersionTLS12, 0, other, good)}, []*tls.Config{with(tls.VersionTLS12, 0, other), with(tls.VersionTLS10, tls.VersionTLS11)}},
+	} {
+		r := secured(t, cert, key, c.more)
+		for i, client := range c.in {
+			within(t, 30*time.Second, func() error { return asks(t, r.endpoint, client) })
+			if _, _, err := getOver(t, r.endpoint, "/livez", client); err != nil {
+				t.Errorf("%s: %d is refused: %v", c.more, i, err)
+			}
+		}
+		for i, client := range c.out {
+			if err := asks(t, r.endpoint, client); err == nil {
+				t.Errorf("%s: let in by gRPC: %d", c.more, i)
+			}
+			if text, _, err := getOver(t, r.endpoint, "/livez", client); err == nil {
+				t.Errorf("%s: let in by HTTP: %d, with %q", c.more, i, text)
+			}
+		}
+	}
+}
+
+// Clients need their certificates for HTTP, too. Their names mean nothing, and may be missing.
+func TestHTTPWithCertificatesOnBothSides(t *testing.T) {
+	t.Parallel()
+	ca, other := certs.New(t, "ours"), certs.New(t, "other")
+	cert, key := ca.Issue("server")
+	r := secured(t, cert, key, fmt.Sprintf("client_ca = %q\ncrl = %q", ca.File, ca.Revoke()))
+	nameCert, nameKey := ca.Issue("client")
+	lessCert, lessKey := ca.Issue("")
+	goneCert, goneKey := ca.Issue("gone")
+	strangeCert, strangeKey := other.Issue("client")
+	ca.Revoke(goneCert)
+	named := mustTLS(t, ca.File, nameCert, nameKey)
+	within(t, 30*time.Second, func() error { return asks(t, r.endpoint, named) })
+	for name, c := range map[string]*tls.Config{"with a name": named, "without a name": mustTLS(t, ca.File, lessCert, lessKey)} {
+		for _, protos := range [][]string{nil, {"http/1.1"}} {
+			c := c.Clone()
+			c.NextProtos = protos
+			text, proto, err := getOver(t, r.endpoint, "/health", c)
+			if want := map[bool]string{true: "HTTP/2.0", false: "HTTP/1.1"}[protos == nil]; err != nil || !strings.Contains(text, `"true"`) || proto != want {
+				t.Errorf("%s, offering %v: %q by %s, %v", name, protos, text, proto, err)
+			}
+		}
+		tr := &http.Transport{TLSClientConfig: c.Clone()}
+		resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Post("https://"+r.endpoint+"/v3/kv/range", "application/json", strings.NewReader(`{"key":"aw=="}`))
+		if err != nil || resp.StatusCode != 200 {
+			t.Errorf("%s: JSON: %v %v", name, resp, err)
+		} else {
+			_ = resp.Body.Close()
+		}
+		tr.CloseIdleConnections()
+	}
+	for name, c := range map[string]*tls.Config{
+		"nothing": mustTLS(t, ca.File, "", ""), "a stranger's": mustTLS(t, ca.File, strangeCert, strangeKey), "a revoked one": mustTLS(t, ca.File, goneCert, goneKey),
+	} {
+		within(t, 5*time.Second, func() error { // the list is read once a second
+			if text, _, err := getOver(t, r.endpoint, "/health", c); err == nil {
+				return fmt.Errorf("let in with %s: %q", name, text)
+			}
+			return nil
+		})
+	}
+}
+
+// A new certificate is shown to who comes, and takes nothing from who is there.
+func TestANewCertificateDropsNobody(t *testing.T) {
+	t.Parallel()
+	ca := certs.New(t, "ours")
+	cert, key := ca.Issue("server")
+	r := secured(t, cert, key, "")
+	conf := mustTLS(t, ca.File, "", "")
+	within(t, 30*time.Second, func() error { return asks(t, r.endpoint, conf) })
+	conn, err := grpc.NewClient("passthrough:///"+r.endpoint, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w, err := pb.NewWatchClient(conn).Watch(t.Context())
+	if err == nil {
+		err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte("k")}}})
+	}
+	if err == nil {
+		_, err = w.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := shown(t, r.endpoint)
+	ca.Issue("server") // over the older one
+	within(t, 10*time.Second, func() error {
+		if shown(t, r.endpoint).Equal(before) {
+			return errors.New("the old one is shown")
+		}
+		return nil
+	})
+	if _, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("k")}); err != nil {
+		t.Error(err)
+	}
+	if resp, err := w.Recv(); err != nil || len(resp.Events) != 1 {
+		t.Errorf("%v %v", resp, err)
+	}
+}
+
+// A list of revoked certificates is one in PEM or DER, or several, with or without text between.
+func TestRevocationsAreReadInEveryForm(t *testing.T) {
+	ours, other := certs.New(t, "ours"), certs.New(t, "other")
+	first, _ := ours.Issue("a")
+	second, _ := other.Issue("b")
+	one, err := os.ReadFile(ours.Revoke(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := os.ReadFile(other.Revoke(second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(one)
+	for name, c := range map[string]struct {
+		text []byte
+		n    int
+	}{
+		"PEM": {one, 1}, "DER": {block.Bytes, 1}, "two in PEM": {append(slices.Clone(one), two...), 2},
+		"text around": {slices.Concat([]byte("CRL of ours\n"), one, []byte("and theirs\n"), two, []byte("\n")), 2},
+		"nobody":      {mustRead(t, ours.Revoke()), 0},
+	} {
+		if revoked, err := revokedBy(c.text); err != nil || len(revoked) != c.n {
+			t.Errorf("%s: %v %v", name, revoked, err)
+		}
+	}
+	for name, text := range map[string][]byte{"nothing": nil, "a certificate": mustRead(t, first), "half of one": block.Bytes[:len(block.Bytes)/2]} {
+		if revoked, err := revokedBy(text); err == nil {
+			t.Errorf("%s: %v", name, revoked)
+		}
+	}
+}
+
+func mustRead(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// A client of gRPC that offers http/1.1, too, is served by another server, with the same bounds.
+func TestAClientOfGRPCThatOffersBothIsServedAlike(t *testing.T) {
+	t.Parallel()
+	ca := certs.New(t, "ours")
+	cert, key := ca.Issue("server")
+	r := secured(t, cert, key, "[grpc]\nmax_concurrent_streams = 2")
+	conf := mustTLS(t, ca.File, "", "")
+	conf.NextProtos = []string{"h2", "http/1.1"}
+	conn, err := grpc.NewClient("passthrough:///"+r.endpoint, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	within(t, 30*time.Second, func() error {
+		_, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("k")})
+		return err
+	})
+	_, err = pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), Revision: 1000})
+	if want := rpctypes.ErrGRPCFutureRev; status.Code(err) != codes.OutOfRange || status.Convert(err).Message() != status.Convert(want).Message() {
+		t.Errorf("%v", err)
+	}
+	if open := watchesOn(t, conn, 10); open != 2 {
+		t.Errorf("%d of 10 streams could be opened", open)
+	}
+	began := time.Now()
+	if err := r.end(); err != nil { // with streams open
+		t.Error(err)
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("draining took %v", d)
 	}
 }

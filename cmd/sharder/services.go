@@ -5,8 +5,26 @@ import (
 
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
+	"github.com/sharder/sharder/stages/namespace"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
+
+// edge is what clients reach of the chains, over gRPC or by way of the services Lock and
+// Election: the services of this file, or in a namespace those that stand in front of them.
+type edge struct {
+	kv    pb.KVServer
+	watch pb.WatchServer
+	lease pb.LeaseServer
+}
+
+// newEdge makes the edge of chains; space is nil without a namespace.
+func newEdge(c *chains, space *namespace.Namespace) edge {
+	e := edge{kvService{chains: c}, watchService{chains: c}, leaseService{chains: c}}
+	if space != nil {
+		e = edge{space.KV(e.kv), space.Watch(e.watch), space.Lease(e.lease)}
+	}
+	return e
+}
 
 // The services are what gRPC calls; each method is its chain. They embed the Unsafe
 // interfaces, so that an RPC that etcd adds is a compile error here and not a

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,10 +24,26 @@ import (
 
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: dialNames}
+	goleak.VerifyTestMain(m)
+}
+
+// names are what the resolver of the process asks, once a test has set them; until then it asks who the
+// system says. The resolver itself is read by dials that no test waits for, so it never changes.
+var names atomic.Pointer[net.Resolver]
+
+func dialNames(ctx context.Context, network, address string) (net.Conn, error) {
+	if r := names.Load(); r != nil {
+		return r.Dial(ctx, network, address)
+	}
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, network, address)
+}
 
 // sharderRun is a sharder inside the test, as main would run it.
 type sharderRun struct {
@@ -57,30 +74,45 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// freeAddress is an address nobody listens on at this moment.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // start runs a sharder with the configuration; listen is put in front of it.
 func start(t *testing.T, toml string) *sharderRun {
 	t.Helper()
-	r := &sharderRun{t: t, endpoint: freeAddress(t)}
-	cfg, err := conf.Parse("test.toml", []byte(fmt.Sprintf("listen = [%q]\n%s", r.endpoint, toml)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	return startAt(t, ports.Of(t), toml)
+}
+
+// startAt is start with an address of the test's choice.
+func startAt(t *testing.T, endpoint, toml string) *sharderRun {
+	t.Helper()
+	r := startAll(t, fmt.Sprintf("listen = [%q]\n%s", endpoint, toml))
+	r.endpoint = endpoint
+	return r
+}
+
+// startAll runs a sharder with the whole of its configuration.
+func startAll(t *testing.T, toml string) *sharderRun {
+	t.Helper()
+	r := &sharderRun{t: t}
+	cfg := parsed(t, toml)
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(context.Background())
 	r.wg.Go(func() { r.err = serve(ctx, cfg, &r.out, slog.New(slog.NewTextHandler(&r.log, nil))) })
-	t.Cleanup(func() { _ = r.end() })
+	t.Cleanup(func() {
+		err := r.end()
+		if text := r.log.String(); t.Failed() {
+			t.Logf("it ended with %v and said:\n%s", err, text[max(0, len(text)-8000):])
+		}
+	})
 	return r
+}
+
+// parsed is a configuration that must be right.
+func parsed(t *testing.T, toml string) *conf.Config {
+	t.Helper()
+	cfg, err := conf.Parse("test.toml", []byte(toml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }
 
 // end stops it and gives what serve returned.

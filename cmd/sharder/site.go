@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"expvar"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/stages/metrics"
+	"github.com/sharder/sharder/stages/port"
+	"go.etcd.io/etcd/pkg/v3/debugutil"
 )
 
 // site is the HTTP side for operators. Its paths, codes and texts are etcd's where etcd
@@ -36,48 +39,24 @@ func newSite(life context.Context, counts *metrics.Metrics, f *fleet) *site {
 	return &site{counts: counts, fleet: f, life: life, reporter: newReporter(f)}
 }
 
-// listenOperators takes the address of the HTTP side; nil if there is none.
-func listenOperators(cfg *conf.Config) (net.Listener, error) {
-	if cfg.Metrics == "" {
-		return nil, nil
-	}
-	l, err := net.Listen("tcp", cfg.Metrics)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w (another address is set with metrics = \"...\" in %s)", cfg.Metrics, err, cfg.File)
-	}
-	return l, nil
-}
-
 // around has the side served on a listener while serve runs, and ends it afterwards.
 // Without a listener there is only serve.
-func (s *site) around(ctx context.Context, l net.Listener, stdout io.Writer, log *slog.Logger, serve func(context.Context) error) error {
+func (s *site) around(ctx context.Context, l *port.Listener, stdout io.Writer, log *slog.Logger, serve func(context.Context) error) error {
 	if l == nil {
 		return serve(ctx)
 	}
-	fmt.Fprintf(stdout, "serving %s on http://%s\n", strings.Join(s.paths(), ", "), l.Addr())
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var wg conc.WaitGroup
-	defer wg.Wait()
-	defer stop()
-	wg.Go(func() {
-		if err := s.run(background, l, log); err != nil {
-			fail(err)
-		}
+	fmt.Fprintf(stdout, "serving %s on %s\n", strings.Join(s.paths(), ", "), urlOf(*l))
+	return above(ctx, func(ctx context.Context, b *beneath) error {
+		b.run(func(ctx context.Context) error { return s.run(ctx, l, log) })
+		return serve(ctx)
 	})
-	err := serve(ctx)
-	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
-		err = cause
-	}
-	return err
 }
 
 // siteDrain is how long those that are being answered have when the side ends.
 const siteDrain = time.Second
 
 // run serves until ctx ends. All that it began has ended when it returns.
-func (s *site) run(ctx context.Context, l net.Listener, log *slog.Logger) error {
+func (s *site) run(ctx context.Context, l *port.Listener, log *slog.Logger) error {
 	server := &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -93,7 +72,11 @@ func (s *site) run(ctx context.Context, l net.Listener, log *slog.Logger) error 
 			_ = server.Close()
 		}
 	})
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	serve := server.Serve
+	if server.TLSConfig = l.TLS.Clone(); l.TLS != nil { // a clone: net/http changes it
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	}
+	if err := serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("the HTTP side on %s ended: %w", l.Addr(), err)
 	}
 	return nil
@@ -107,16 +90,41 @@ func (s *site) paths() []string {
 	return []string{"/metrics", "/status", "/health", "/livez", "/readyz"}
 }
 
+// handler serves operators: the paths of everybody, and the whole report.
 func (s *site) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.counts.Handler())
+	mux := s.common()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "sharder\n\n%s\n", strings.Join(s.paths(), "\n"))
 	})
-	ready := []check{{"serving", s.checkServing}}
 	if s.fleet != nil {
 		mux.HandleFunc("GET /status", s.status)
+	}
+	return mux
+}
+
+// clientHandler serves clients, on the client port: what etcd has there but for the API.
+func (s *site) clientHandler(c conf.HTTP) *http.ServeMux {
+	mux := s.common()
+	mux.Handle("GET /debug/vars", expvar.Handler())
+	if c.PProf {
+		for path, h := range debugutil.PProfHandlers() {
+			mux.Handle(path, h)
+		}
+	}
+	return mux
+}
+
+// common are the paths that both have.
+func (s *site) common() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.counts.Handler())
+	ready := []check{{"serving", s.checkServing}}
+	if s.fleet != nil {
 		mux.HandleFunc("GET /health", s.health)
+		mux.HandleFunc("GET /version", s.version)
+		// As grpc-proxy calls its own: to it /metrics and /health are of a member behind it.
+		mux.Handle("GET /proxy/metrics", s.counts.Handler())
+		mux.HandleFunc("GET /proxy/health", s.health)
 		ready = append(ready, check{"order_log", s.checkOrderLog}, check{"shards", s.checkShards})
 	}
 	probe(mux, "/livez", nil)
@@ -130,26 +138,6 @@ func (s *site) status(w http.ResponseWriter, r *http.Request) {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	_ = e.Encode(s.reporter.get(r.Context())) // the other side may have gone
-}
-
-// health is etcd's answer to whether all is well. For a sharder that is: it serves, the
-// order log and every shard answer, and nothing has raised an alarm.
-func (s *site) health(w http.ResponseWriter, r *http.Request) {
-	answer := struct {
-		Health string `json:"health"`
-		Reason string `json:"reason"`
-	}{Health: "true"}
-	problems := s.reporter.get(r.Context()).Problems
-	if err := s.checkServing(); err != nil {
-		problems = []string{err.Error()}
-	}
-	code := http.StatusOK
-	if len(problems) > 0 {
-		answer.Health, answer.Reason, code = "false", strings.Join(problems, "; "), http.StatusServiceUnavailable
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(answer)
 }
 
 // checkServing tells whether requests of clients are taken.

@@ -18,13 +18,14 @@ import (
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // withSite runs a sharder with an HTTP side, and gives the address of that.
 func withSite(t *testing.T, toml string) (r *sharderRun, address string) {
 	t.Helper()
-	address = freeAddress(t)
+	address = ports.Of(t)
 	return start(t, fmt.Sprintf("metrics = %q\n%s", address, toml)), address
 }
 
@@ -215,7 +216,7 @@ func served(scraped string) map[string]family {
 func TestTheMetricsOfThePageAreThoseThatAreServed(t *testing.T) {
 	t.Parallel()
 	r, address := withSite(t, fmt.Sprintf("data_dir = %q\n[order]\nembedded = true\n[shards.a]\nembedded = true\n[shards.b]\nembedded = true\n[routes]\n\"\" = \"a\"\n\"m\" = \"b\"\n[gateways.g]\nlisten = \"127.0.0.1:0\"\nendpoints = [%q]\n",
-		t.TempDir(), freeAddress(t)))
+		t.TempDir(), ports.Of(t)))
 	c := r.client()
 	putAt(t, c, "a")
 	w := c.Watch(t.Context(), "", clientv3.WithFromKey(), clientv3.WithRev(1))
@@ -227,6 +228,14 @@ func TestTheMetricsOfThePageAreThoseThatAreServed(t *testing.T) {
 		t.Fatalf("%d %s", code, scraped)
 	}
 	want, have := documented(t), served(scraped)
+	single, site := withSite(t, alone(etcdtest.Start(t).Endpoint)) // where there is a cache
+	putAt(t, single.client(), "a")
+	_, cached := fetch(site, "/metrics")
+	for name, f := range served(cached) {
+		if strings.HasPrefix(name, "sharder_cache_") {
+			have[name] = f
+		}
+	}
 	for name, f := range have {
 		if want[name] != f {
 			t.Errorf("%s: the page has %+v, served is %+v", name, want[name], f)
@@ -258,7 +267,7 @@ func TestTheMetricsOfThePageAreThoseThatAreServed(t *testing.T) {
 func TestGatewaysAloneHaveAnHTTPSide(t *testing.T) {
 	t.Parallel()
 	e := etcdtest.Start(t)
-	address, listen := freeAddress(t), freeAddress(t)
+	address, listen := ports.Of(t), ports.Of(t)
 	cfg, err := conf.Parse("test.toml", []byte(fmt.Sprintf("metrics = %q\n[gateways.g]\nlisten = %q\nendpoints = [%q]\n", address, listen, e.Endpoint)))
 	if err != nil {
 		t.Fatal(err)

@@ -37,6 +37,7 @@ Exit code: 0 if everybody answered, 1 if not, 2 for wrong flags or a wrong file.
 
 // statusOptions are the flags.
 type statusOptions struct {
+	dialTLS
 	file, endpoint string
 	json           bool
 	timeout        time.Duration
@@ -50,14 +51,17 @@ func parseStatus(args []string, stderr io.Writer) (o statusOptions, err error) {
 		flags.PrintDefaults()
 	}
 	flags.StringVar(&o.file, "conf", "conf/shards.toml", "the configuration `file` of the deployment")
-	flags.StringVar(&o.endpoint, "endpoint", "", "ask the sharder whose address for metrics is this `host:port`, not the clusters")
+	flags.StringVar(&o.endpoint, "endpoint", "", "ask the sharder whose `address` for metrics this is, not the clusters: host:port, https://host:port or unix:///path")
+	o.dialTLS.flags(flags)
 	flags.BoolVar(&o.json, "json", false, "print JSON, the same as /status answers")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for answers")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 {
+	if err = o.dialTLS.check(); flags.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q; the configuration is given with --conf", flags.Arg(0))
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "sharder status:", err)
 	}
 	return o, err
@@ -108,11 +112,11 @@ func (o statusOptions) ask(ctx context.Context, cfg *conf.Config) (*report, erro
 	if o.endpoint == "" && inside == "" {
 		return lookAt(ctx, cfg)
 	}
-	address, err := o.address(cfg, inside)
+	at, err := o.address(cfg, inside)
 	if err != nil {
 		return nil, err
 	}
-	r, err := askSharder(ctx, address)
+	r, err := o.askSharder(ctx, at)
 	if err != nil && inside != "" {
 		err = fmt.Errorf("%w; %s of %s is an embedded etcd, which is there only while its sharder runs", err, inside, cfg.File)
 	}
@@ -133,27 +137,45 @@ func embeddedIn(cfg *conf.Config) string {
 }
 
 // address is where the sharder is to be asked.
-func (o statusOptions) address(cfg *conf.Config, inside string) (string, error) {
+func (o statusOptions) address(cfg *conf.Config, inside string) (conf.Listener, error) {
+	l, ok := cfg.Operators()
 	if o.endpoint != "" {
-		return strings.TrimSuffix(strings.TrimPrefix(o.endpoint, "http://"), "/"), nil
+		var err error
+		if l, err = conf.ParseListener(o.endpoint); err != nil {
+			return l, fmt.Errorf("--endpoint: %w", err)
+		}
+		ok = true
 	}
-	host, port, err := net.SplitHostPort(cfg.Metrics)
-	if err != nil || port == "0" {
-		return "", fmt.Errorf("%s of %s is an embedded etcd, which lives inside the running sharder: write metrics = \"127.0.0.1:2381\" at the top of the file and start the sharder anew, or name its address for metrics with --endpoint", inside, cfg.File)
+	host, port, _ := net.SplitHostPort(l.Address)
+	switch {
+	case !ok || l.Network == "tcp" && port == "0":
+		return l, fmt.Errorf("%s of %s is an embedded etcd, which lives inside the running sharder: write metrics = \"127.0.0.1:2381\" at the top of the file and start the sharder anew, or name its address for metrics with --endpoint", inside, cfg.File)
+	case l.Network == "tcp" && host == "":
+		l.Address = net.JoinHostPort("127.0.0.1", port)
 	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port), nil
+	return l, nil
 }
 
 // askSharder gets the report of a running sharder.
-func askSharder(ctx context.Context, address string) (*report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
-	if err != nil {
-		return nil, fmt.Errorf("%q is not host:port", address)
+func (o statusOptions) askSharder(ctx context.Context, at conf.Listener) (*report, error) {
+	address, host := at.Address, at.Address
+	if at.Network == "unix" {
+		host = "localhost"
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme(at.TLS || o.dialTLS.given())+"://"+host+"/status", nil)
+	if err != nil {
+		return nil, err // not reached: the address has been looked at
+	}
+	secure, err := o.dialTLS.config()
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: secure,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, at.Network, address)
+		},
+	}}
 	resp, err := client.Do(req)
 	if err != nil {
 		var why *url.Error

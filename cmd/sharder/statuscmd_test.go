@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/order"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -173,7 +174,7 @@ func TestStatusOfEmbeddedEtcdsAsksTheirSharder(t *testing.T) {
 	if code != exitFailed || !strings.Contains(stderr, "lives inside the running sharder") || !strings.Contains(stderr, "--endpoint") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
-	address := freeAddress(t)
+	address := ports.Of(t)
 	seen := fmt.Sprintf("metrics = %q\n%s", address, toml)
 	code, _, stderr = statusOf(t, seen)
 	if code != exitFailed || !strings.Contains(stderr, "no sharder answers at "+address) || !strings.Contains(stderr, "only while its sharder runs") {

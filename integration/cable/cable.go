@@ -4,6 +4,7 @@
 package cable
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ type Cable struct {
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
+	barred []byte // what those say first whose connections are broken
 	broken bool
 	closed bool
 	open   chan struct{} // closed when data may pass
@@ -87,11 +89,15 @@ func (c *Cable) pass(from, to net.Conn) {
 	defer from.Close()
 	defer to.Close()
 	buf := make([]byte, 32<<10)
-	for {
+	for first := true; ; first = false {
 		n, err := from.Read(buf)
 		c.mu.Lock()
 		open := c.open
+		barred := first && len(c.barred) > 0 && bytes.Contains(buf[:n], c.barred)
 		c.mu.Unlock()
+		if barred {
+			return
+		}
 		<-open
 		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
 			c.mu.Lock()
@@ -113,11 +119,20 @@ func (c *Cable) Cut() {
 	clear(c.conns)
 }
 
-// Mend ends a Cut.
+// Bar breaks every connection, and refuses those from then on that begin with something
+// that has the text in it, until Mend: so can one of several who use the cable be cut off.
+func (c *Cable) Bar(text string) {
+	c.Cut()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken, c.barred = false, []byte(text)
+}
+
+// Mend ends a Cut or a Bar.
 func (c *Cable) Mend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.broken = false
+	c.broken, c.barred = false, nil
 }
 
 // Hold lets nothing pass until Release; what was sent meanwhile passes then.

@@ -2,9 +2,12 @@ package cable_test
 
 import (
 	"context"
+	"io"
+	"net"
 	"testing"
 	"time"
 
+	"github.com/sourcegraph/conc"
 	"go.uber.org/goleak"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -45,4 +48,49 @@ func TestACableCarriesAndCanBeCutAndHeld(t *testing.T) {
 	}
 	c.Release()
 	answers("when released")
+}
+
+func TestOneOfSeveralCanBeBarred(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg conc.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	c := cable.New(t, l.Addr().String())
+	echoes := func(text string) bool {
+		conn, err := net.Dial("tcp", c.Addr)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(conn, text)
+		b := make([]byte, len(text))
+		_, err = io.ReadFull(conn, b)
+		return err == nil
+	}
+	if !echoes("from: a\r\n") || !echoes("from: b\r\n") {
+		t.Fatal("the cable carries nothing")
+	}
+	c.Bar("from: a\r\n")
+	if echoes("from: a\r\n") || !echoes("from: b\r\n") {
+		t.Fatal("a is barred, and only a")
+	}
+	c.Mend()
+	if !echoes("from: a\r\n") {
+		t.Fatal("a is still barred")
+	}
 }

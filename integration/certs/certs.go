@@ -50,10 +50,19 @@ func New(t testing.TB, name string) *Authority {
 // same name.
 func (a *Authority) Issue(name string) (cert, key string) {
 	a.t.Helper()
+	return a.IssueFor(name)
+}
+
+// IssueFor is Issue for a certificate that is for hosts, too.
+func (a *Authority) IssueFor(name string, hosts ...string) (cert, key string) {
+	a.t.Helper()
 	template := a.template(name)
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	if template.DNSNames = hosts; len(hosts) > 0 {
+		template.DNSNames = append(hosts, "localhost")
+	}
 	k := newKey(a.t)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &k.PublicKey, a.key)
 	if err != nil {
@@ -90,9 +99,14 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
+// writePEM puts a new file in the place of an older one: whoever reads has one or the other, whole.
 func writePEM(t testing.TB, file, kind string, der []byte) {
 	t.Helper()
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	next := file + ".next"
+	if err := os.WriteFile(next, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, file); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -9,6 +9,7 @@
 //	faults     what befalls it while clients and watchers are at work (witness.Trial),
 //	           whose history package history judges
 //	refusals   what is refused, and what is not, without the order
+//	proxy      one etcd of three members behind two grpc-proxies, a soak
 //	apart      shards without an order, each with revisions of its own
 //
 // The tests have the build tag docker and need a Docker engine and its command line tool,

@@ -15,6 +15,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/sharder/sharder/integration/harness"
+	"github.com/sharder/sharder/integration/ports"
 	"github.com/sharder/sharder/integration/witness"
 )
 
@@ -68,7 +69,7 @@ func startSharder(t testing.TB, alias string, conf harness.Conf, networks ...str
 	if err := os.WriteFile(path, []byte(conf.Text()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	addr := harness.FreeAddr(t)
+	addr := ports.Of(t)
 	c := create(t, alias, image(t, harness.SharderPackage), networks, []string{"--publish", addr + ":" + clientPort}, []string{"--conf", "/sharder.toml"})
 	docker(t, "cp", path, c.id+":/sharder.toml")
 	c.do("start")

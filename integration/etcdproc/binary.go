@@ -61,6 +61,7 @@ func build(dir, path string) error {
 func output(name string, args ...string) (string, error) {
 	var errs strings.Builder
 	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as all tools are compiled, so that it is done once
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {

@@ -11,7 +11,6 @@ package etcdproc
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +20,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sharder/sharder/integration/cable"
+	"github.com/sharder/sharder/integration/ports"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -35,6 +36,8 @@ type Cluster struct {
 	scheme  string
 	config  config
 	members []*member
+	path    string // of the program
+	initial string // --initial-cluster
 }
 
 // member is one etcd process.
@@ -42,7 +45,8 @@ type member struct {
 	name   string
 	dir    string
 	args   []string
-	client string // host:port
+	client string       // host:port
+	cable  *cable.Cable // by which the others reach it; nil if they do so directly
 	cmd    *exec.Cmd
 	log    *os.File
 }
@@ -53,6 +57,7 @@ type config struct {
 	ca, crt, key   string
 	clientCertAuth bool
 	client         *clientv3.Config
+	cables         bool
 }
 
 // Option changes how the cluster is started.
@@ -71,6 +76,9 @@ func WithTLS(ca, crt, key string, client clientv3.Config) Option {
 		c.ca, c.crt, c.key, c.clientCertAuth, c.client = ca, crt, key, ca != "", &client
 	}
 }
+
+// WithCables has members reach each other over cables, so that Isolate and Mute work.
+func WithCables() Option { return func(c *config) { c.cables = true } }
 
 // Start runs a cluster of n members on free loopback ports and returns once every
 // member serves.
@@ -103,46 +111,66 @@ func Start(t testing.TB, n int, opts ...Option) *Cluster {
 
 // layout decides ports, directories and flags.
 func (c *Cluster) layout(path string, n int) {
-	ports := freePorts(c.t, 2*n)
+	addrs := c.free(2 * n)
 	var initial []string
+	cables := make([]*cable.Cable, n)
 	for i := range n {
-		initial = append(initial, fmt.Sprintf("m%d=http://%s", i, ports[2*i+1]))
+		peer := addrs[2*i+1]
+		if c.config.cables {
+			cables[i] = cable.New(c.t, peer)
+			peer = cables[i].Addr
+		}
+		initial = append(initial, fmt.Sprintf("m%d=http://%s", i, peer))
 	}
+	c.path, c.initial = path, strings.Join(initial, ",")
 	for i := range n {
-		name, client, peer := fmt.Sprintf("m%d", i), c.scheme+"://"+ports[2*i], "http://"+ports[2*i+1]
-		dir := c.t.TempDir()
-		args := []string{
-			path, "--name", name, "--data-dir", filepath.Join(dir, "data"),
-			"--listen-client-urls", client, "--advertise-client-urls", client,
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			"--initial-cluster", strings.Join(initial, ","),
-			"--log-level", "warn", "--unsafe-no-fsync",
-		}
-		if c.config.crt != "" {
-			args = append(args, "--cert-file", c.config.crt, "--key-file", c.config.key)
-		}
-		if c.config.clientCertAuth {
-			args = append(args, "--client-cert-auth", "--trusted-ca-file", c.config.ca)
-		}
-		args = append(args, c.config.args...)
-		c.members = append(c.members, &member{name: name, dir: dir, args: args, client: ports[2*i]})
+		c.place(i, addrs[2*i], "http://"+addrs[2*i+1], "new", cables[i])
 	}
 }
 
-// freePorts gives n loopback addresses nobody listens on right now.
-func freePorts(t testing.TB, n int) []string {
-	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatalf("free port: %v", err)
-		}
-		// Kept open until all are known, so that no port is given twice.
-		defer l.Close()
-		out = append(out, l.Addr().String())
+// place decides the flags of member i.
+func (c *Cluster) place(i int, addr, peer, state string, by *cable.Cable) {
+	name, client, told := fmt.Sprintf("m%d", i), c.scheme+"://"+addr, peer
+	if by != nil {
+		told = "http://" + by.Addr
 	}
-	return out
+	dir := c.t.TempDir()
+	args := []string{
+		c.path, "--name", name, "--data-dir", filepath.Join(dir, "data"),
+		"--listen-client-urls", client, "--advertise-client-urls", client,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", told,
+		"--initial-cluster", c.initial, "--initial-cluster-state", state,
+		"--log-level", "warn", "--unsafe-no-fsync",
+	}
+	if c.config.crt != "" {
+		args = append(args, "--cert-file", c.config.crt, "--key-file", c.config.key)
+	}
+	if c.config.clientCertAuth {
+		args = append(args, "--client-cert-auth", "--trusted-ca-file", c.config.ca)
+	}
+	args = append(args, c.config.args...)
+	c.members = append(c.members, &member{name: name, dir: dir, args: args, client: addr, cable: by})
+}
+
+// Spare prepares one more member and gives its number and its peer URL, for MemberAdd;
+// behind that, Launch runs it.
+func (c *Cluster) Spare() (i int, peer string) {
+	c.t.Helper()
+	addrs := c.free(2)
+	i, peer = len(c.members), "http://"+addrs[1]
+	c.initial += fmt.Sprintf(",m%d=%s", i, peer)
+	c.place(i, addrs[0], peer, "existing", nil)
+	return i, peer
+}
+
+// free are loopback addresses nobody listens on.
+func (c *Cluster) free(n int) []string {
+	c.t.Helper()
+	addrs, err := ports.Free(n)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return addrs
 }
 
 // Endpoints are the members' client addresses, with a scheme.

@@ -142,3 +142,31 @@ func (c *Cluster) end() {
 		}
 	}
 }
+
+// Isolate cuts member i off the other members, in both directions; clients still reach it.
+func (c *Cluster) Isolate(i int) {
+	c.t.Helper()
+	st, err := c.status(i)
+	if err != nil {
+		c.t.Fatalf("etcd %d: %v", i, err)
+	}
+	for j, m := range c.members {
+		if j == i {
+			m.cable.Cut()
+		} else {
+			m.cable.Bar(fmt.Sprintf("X-Server-From: %x\r\n", st.Header.MemberId))
+		}
+	}
+}
+
+// Mute keeps from the other members whatever member i says; it hears them still. So it
+// believes that it is one of the cluster, and gets nothing done.
+func (c *Cluster) Mute(i int) { c.members[i].cable.Hold() }
+
+// Reconnect ends Isolate and Mute.
+func (c *Cluster) Reconnect() {
+	for _, m := range c.members {
+		m.cable.Release()
+		m.cable.Mend()
+	}
+}

@@ -14,6 +14,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/sharder/sharder/integration/ports"
 )
 
 // Etcd is one embedded etcd member, a cluster of its own. It stops with the test.
@@ -51,11 +53,10 @@ func Start(t testing.TB, opts ...Option) *Etcd {
 	for _, opt := range opts {
 		opt(cfg)
 	}
-	e := &Etcd{t: t, cfg: cfg}
-	e.run()
 	// The port is kept over restarts, so that clients can come back to it.
-	e.Endpoint = e.etcd.Clients[0].Addr().String()
+	e := &Etcd{t: t, cfg: cfg, Endpoint: ports.Of(t)}
 	e.cfg.ListenClientUrls[0].Host = e.Endpoint
+	e.run()
 	t.Cleanup(e.Stop)
 	return e
 }

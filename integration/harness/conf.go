@@ -3,9 +3,12 @@ package harness
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/sharder/sharder/integration/ports"
 )
 
 // Conf is a configuration that a test writes for sharder. Its text is what a user
@@ -66,6 +69,25 @@ func (c Conf) Ordered(endpoints ...string) Conf {
 	return c
 }
 
+// Under is the configuration in which the routes are, behind each of the prefixes, what they
+// are behind none now: for sharders that give clients these namespaces.
+func (c Conf) Under(prefixes ...string) Conf {
+	routes := []Route{c.Routes[0]}
+	for _, prefix := range prefixes {
+		for _, r := range c.Routes {
+			routes = append(routes, Route{prefix + r.From, r.To})
+		}
+	}
+	c.Routes = routes
+	return c
+}
+
+// InNamespace is the configuration with a namespace, as the file spells it.
+func (c Conf) InNamespace(prefix string) Conf {
+	c.Top = append(slices.Clone(c.Top), fmt.Sprintf("namespace = %q", prefix))
+	return c
+}
+
 // ShardFlags are what an etcd process needs to be a shard below an order, or the order
 // cluster: room for what sharder adds to a client's request.
 func ShardFlags() []string {
@@ -110,7 +132,7 @@ func OneShardOf(key, end string) int {
 func (c Conf) filled(t testing.TB) Conf {
 	t.Helper()
 	if c.Listen == "" {
-		c.Listen = FreeAddr(t)
+		c.Listen = ports.Of(t)
 	}
 	if c.DataDir == "" {
 		c.DataDir = filepath.Join(t.TempDir(), "data")

@@ -27,17 +27,6 @@ func TestAKilledProcessIsGone(t *testing.T) {
 	}
 }
 
-func TestPortsAreNotHandedOutTwice(t *testing.T) {
-	seen := map[string]bool{}
-	for range 100 {
-		addr := FreeAddr(t)
-		if seen[addr] {
-			t.Fatalf("%s twice", addr)
-		}
-		seen[addr] = true
-	}
-}
-
 func TestTheTextOfAConfigurationIsWhatAUserWouldWrite(t *testing.T) {
 	c := Three([]string{"127.0.0.1:1", "127.0.0.1:2"})
 	c.Listen, c.DataDir = "127.0.0.1:3", "/data"

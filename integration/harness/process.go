@@ -103,16 +103,38 @@ func (p *Process) Wait(bound time.Duration) int {
 // process ends first.
 func (p *Process) WaitFor(bound time.Duration, what string, ok func(stdout string) bool) string {
 	p.t.Helper()
+	return p.waitFor(p.Stdout, bound, what, ok)
+}
+
+// WaitText waits until stdout contains a text.
+func (p *Process) WaitText(bound time.Duration, text string) string {
+	p.t.Helper()
+	return p.WaitFor(bound, "the text "+text, contains(text))
+}
+
+// WaitLog waits until stderr contains a text, and returns all of stderr. It fails the test as
+// WaitFor does.
+func (p *Process) WaitLog(bound time.Duration, text string) string {
+	p.t.Helper()
+	return p.waitFor(p.Stderr, bound, "the text "+text, contains(text))
+}
+
+func contains(text string) func(string) bool {
+	return func(all string) bool { return strings.Contains(all, text) }
+}
+
+func (p *Process) waitFor(o *Output, bound time.Duration, what string, ok func(string) bool) string {
+	p.t.Helper()
 	timeout := time.After(bound)
 	for {
-		text, changed := p.Stdout.snapshot()
+		text, changed := o.snapshot()
 		if ok(text) {
 			return text
 		}
 		select {
 		case <-changed:
 		case <-p.done:
-			if text := p.Stdout.String(); ok(text) {
+			if text := o.String(); ok(text) {
 				return text
 			}
 			p.t.Fatalf("%s ended (exit %d) before %s; stdout:\n%s\nstderr:\n%s", p.name, p.code, what, p.Stdout.tail(40), p.Stderr.tail(40))
@@ -120,10 +142,4 @@ func (p *Process) WaitFor(bound time.Duration, what string, ok func(stdout strin
 			p.t.Fatalf("%s: %s not seen within %v; stdout:\n%s\nstderr:\n%s", p.name, what, bound, p.Stdout.tail(40), p.Stderr.tail(40))
 		}
 	}
-}
-
-// WaitText waits until stdout contains a text.
-func (p *Process) WaitText(bound time.Duration, text string) string {
-	p.t.Helper()
-	return p.WaitFor(bound, "the text "+text, func(stdout string) bool { return strings.Contains(stdout, text) })
 }

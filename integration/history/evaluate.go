@@ -109,7 +109,7 @@ func (t *trial) rng(r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	for _, kv := range kvs {
 		kv = proto.CloneOf(kv)
 		if r.KeysOnly {
-			kv.Value = nil
+			kv.Value, kv.Lease = nil, 0 // etcd answers from its index, which knows no leases
 		}
 		res.Kvs = append(res.Kvs, kv)
 	}

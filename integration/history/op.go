@@ -121,6 +121,14 @@ func (l *Log) note(client int, through string, req proto.Message, send func() (p
 	return o
 }
 
+// Elsewhere keeps a write that somebody who is not asked through this log may make from now on,
+// such as the end of a lease.
+func (l *Log) Elsewhere(req proto.Message) {
+	l.note(-1, "nobody", req, func() (proto.Message, error) {
+		return nil, status.Error(codes.Unavailable, "it may happen at any time")
+	})
+}
+
 // Ops is everything so far.
 func (l *Log) Ops() []*Op {
 	l.mu.Lock()

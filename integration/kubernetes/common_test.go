@@ -38,7 +38,7 @@ var commonChecks = []check{
 	{name: "CompactRevision", run: compactRevision},
 	{name: "Watch", run: plain(storagetesting.RunTestWatch)},
 	{name: "ClusterScopedWatch", run: plain(storagetesting.RunTestClusterScopedWatch, withClusterScope, withIndex)},
-	{name: "NamespaceScopedWatch", run: plain(storagetesting.RunTestNamespaceScopedWatch, withIndex)},
+	{name: "NamespaceScopedWatch", run: plain(storagetesting.RunTestNamespaceScopedWatch, withIndex), hasty: true},
 	{name: "DeleteTriggerWatch", run: plain(storagetesting.RunTestDeleteTriggerWatch)},
 	{name: "WatchFromNonZero", run: plain(storagetesting.RunTestWatchFromNonZero)},
 	{name: "DelayedWatchDelivery", run: plain(storagetesting.RunTestDelayedWatchDelivery)},

@@ -92,7 +92,15 @@ func doTxn(c *call) []Line {
 func doCompact(c *call) []Line {
 	r := &pb.CompactionRequest{Revision: c.env.number(c.args.next("a revision").Text), Physical: c.args.flag("physical")}
 	c.args.done()
-	res, err := pb.NewKVClient(c.env.conn).Compact(c.ctx, r)
+	conn := c.env.conn
+	if at := c.env.server.Compact; at != "" {
+		var err error
+		if conn, err = dial(at); err != nil {
+			fail("dial: %v", err)
+		}
+		defer conn.Close()
+	}
+	res, err := pb.NewKVClient(conn).Compact(c.ctx, r)
 	return reply(c, res, err)
 }
 

@@ -65,7 +65,8 @@
 //	> error FailedPrecondition like "sharder: *"
 //
 // "differs apart" is for shards without an order alone: with one they answer as etcd.
-// "apart" with a reason, in the first lines, says that even then the revisions are not
+// "differs reserved" is for servers that keep keys for themselves; in a namespace no key is
+// reserved. "apart" with a reason, in the first lines, says that even then the revisions are not
 // those of one etcd.
 //
 // "like" compares with * as in file names. Between "single-shard" and "any-shard"

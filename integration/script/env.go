@@ -24,6 +24,9 @@ type Server struct {
 	// Restart stops the server, with SIGKILL if kill is set, and starts it again at
 	// the same endpoint. It returns when the server serves.
 	Restart func(kill bool)
+	// Compact is where compactions go, if not to Endpoint: a namespace has no history of
+	// its own.
+	Compact string
 }
 
 // Run is what a script did on one server.
@@ -102,12 +105,16 @@ func catch(err *error) {
 
 // dial connects to the server.
 func (e *env) dial() error {
-	const any = 1<<31 - 1
-	conn, err := grpc.NewClient("passthrough:///"+e.server.Endpoint,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(any), grpc.MaxCallSendMsgSize(any)))
+	conn, err := dial(e.server.Endpoint)
 	e.conn = conn
 	return err
+}
+
+func dial(endpoint string) (*grpc.ClientConn, error) {
+	const any = 1<<31 - 1
+	return grpc.NewClient("passthrough:///"+endpoint,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(any), grpc.MaxCallSendMsgSize(any)))
 }
 
 // statement runs one statement and gives its reply.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -26,11 +27,12 @@ type Statement struct {
 	Expect []Line     // nil if nothing was said
 	// Differs is the reason why several shards answer otherwise, with the lines they
 	// answer; empty if they don't.
-	Differs       string
-	DiffersExpect []Line
-	DiffersApart  bool // only shards without an order answer otherwise
-	SingleShard   bool // revisions are compared on several shards too
-	Apart         bool // the script's revisions are apart
+	Differs         string
+	DiffersExpect   []Line
+	DiffersApart    bool // only shards without an order answer otherwise
+	DiffersReserved bool // only servers that keep keys for themselves answer otherwise
+	SingleShard     bool // revisions are compared on several shards too
+	Apart           bool // the script's revisions are apart
 }
 
 // Indented is a line below a statement.
@@ -157,8 +159,9 @@ func (p *parser) expectation(text string) error {
 
 // differs says that several shards answer the statement above otherwise.
 func (p *parser) differs(words []Word) error {
-	apart := len(words) == 3 && words[1].Text == "apart" && !words[1].Quoted
-	if apart {
+	kind := ""
+	if len(words) == 3 && !words[1].Quoted && (words[1].Text == "apart" || words[1].Text == "reserved") {
+		kind = words[1].Text
 		words = words[1:]
 	}
 	switch {
@@ -169,8 +172,23 @@ func (p *parser) differs(words []Word) error {
 	case p.last.Differs != "":
 		return fmt.Errorf("differs twice")
 	}
-	p.last.Differs, p.last.DiffersApart = words[1].Text, apart
+	p.last.Differs, p.last.DiffersApart, p.last.DiffersReserved = words[1].Text, kind == "apart", kind == "reserved"
 	return nil
+}
+
+// InNamespace is the script for a server that gives clients a namespace: no key is reserved
+// there, whatever stands below.
+func (s *Script) InNamespace() *Script {
+	in := *s
+	in.Statements = slices.Clone(s.Statements)
+	for i, st := range in.Statements {
+		if st.DiffersReserved {
+			same := *st
+			same.Differs, same.DiffersExpect = "", nil
+			in.Statements[i] = &same
+		}
+	}
+	return &in
 }
 
 // differsOn tells whether a server is meant to answer otherwise than etcd.

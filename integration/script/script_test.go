@@ -190,3 +190,16 @@ func TestWhatDiffersApartIsAnsweredAsByEtcdUnderOneOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestInANamespaceNoKeyIsReserved(t *testing.T) {
+	s, err := Parse("inline", "get a\n> count 0\ndiffers reserved \"a key of sharder's\"\n> error\nput a 1\n> ok\ndiffers \"never\"\n> error\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.InNamespace()
+	for i, want := range []bool{false, true} {
+		if !s.Statements[i].differsOn(ManyShards) || in.Statements[i].differsOn(ManyShards) != want {
+			t.Errorf("statement %d: differs is %v", i, in.Statements[i].differsOn(ManyShards))
+		}
+	}
+}

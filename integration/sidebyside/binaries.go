@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -39,4 +40,27 @@ func build(ctx context.Context, out, pkg string, flags ...string) error {
 		return fmt.Errorf("go build %s: %w\n%s", pkg, err, text)
 	}
 	return nil
+}
+
+// namedBuild is a sharder that somebody else has built, such as that of another commit.
+type namedBuild struct{ name, path string }
+
+// parseBuilds reads name=path, comma separated.
+func parseBuilds(text string) ([]namedBuild, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var all []namedBuild
+	for part := range strings.SplitSeq(text, ",") {
+		name, path, ok := strings.Cut(part, "=")
+		if !ok || name == "" || path == "" {
+			return nil, fmt.Errorf("-builds: %q is not name=path", part)
+		}
+		full, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, namedBuild{name, full})
+	}
+	return all, nil
 }

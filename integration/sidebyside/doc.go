@@ -28,6 +28,10 @@
 //	etcd-gateway     etcd gateway
 //	sharder-gateway  sharder gateway
 //
+// With -hop only etcd, grpc-proxy and sharder-1 stand. Here, and with -gateways, -builds adds
+// other builds of sharder, such as that of the commit before: what a change is worth is seen
+// in one run, or not at all.
+//
 // A cell is one workload on one target for a moment; within a round of a workload the
 // targets take turns, so that whatever else the machine does hits all alike, and a
 // ratio compares cells of the same round. etcd runs with --unsafe-no-fsync: with the

@@ -77,19 +77,19 @@ func (f *feed) run(ctx context.Context, viewers []*viewer) (result, error) {
 	}
 	var before, after usage
 	var loadBefore, loadAfter orderLoad
-	var err, err2 error
+	var early, late error
 	var wg conc.WaitGroup
 	wg.Go(func() {
 		sleep(ctx, time.Until(f.base.Add(f.begin)))
-		loadBefore, err = f.t.orderLoad(ctx)
+		loadBefore, early = f.t.orderLoad(ctx)
 		before = f.t.usage()
 		sleep(ctx, time.Until(f.base.Add(f.end)))
 		after = f.t.usage()
-		loadAfter, err2 = f.t.orderLoad(ctx)
+		loadAfter, late = f.t.orderLoad(ctx)
 	})
-	err = errors.Join(writers.Wait(), readers.Wait())
+	err := errors.Join(writers.Wait(), readers.Wait())
 	wg.Wait()
-	if err := errors.Join(err, err2); err != nil {
+	if err := errors.Join(err, early, late); err != nil {
 		return nil, err
 	}
 	var delays []time.Duration

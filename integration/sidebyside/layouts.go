@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+
+	"github.com/sharder/sharder/integration/ports"
 )
 
 // sideBySide is what a hop costs: the same requests to etcd, to grpc-proxy and to the
@@ -16,18 +18,39 @@ func sideBySide(s *stand) error {
 	if err := s.grpcProxy(etcds[0]); err != nil {
 		return err
 	}
-	if err := s.sharder("sharder-1", etcds[:1], nil, oneRoute); err != nil {
+	if err := s.sharder("sharder-1", s.bin.sharder, etcds[:1], nil, oneRoute); err != nil {
 		return err
 	}
-	if err := s.sharder("sharder-3", etcds[1:4], nil, routes); err != nil {
+	if err := s.sharder("sharder-3", s.bin.sharder, etcds[1:4], nil, routes); err != nil {
 		return err
 	}
-	return s.sharder("sharder-C", etcds[4:7], &etcds[7], routes)
+	return s.sharder("sharder-C", s.bin.sharder, etcds[4:7], &etcds[7], routes)
+}
+
+// oneHop is what a hop in front of one etcd costs, and nothing else stands meanwhile:
+// grpc-proxy, sharder, and other builds of sharder to compare it with.
+func oneHop(builds []namedBuild) layout {
+	return func(s *stand) error {
+		etcds, err := s.startEtcds(1)
+		if err != nil {
+			return err
+		}
+		s.targets = append(s.targets, &target{name: "etcd", addr: etcds[0].addr, shards: etcds})
+		if err := s.grpcProxy(etcds[0]); err != nil {
+			return err
+		}
+		for _, b := range append([]namedBuild{{"sharder-1", s.bin.sharder}}, builds...) {
+			if err := s.sharder(b.name, b.path, etcds, nil, oneRoute); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // grpcProxy starts etcd's own proxy in front of an etcd.
 func (s *stand) grpcProxy(of member) error {
-	addrs, err := freeAddrs(1)
+	addrs, err := ports.Free(1)
 	if err != nil {
 		return err
 	}
@@ -61,7 +84,7 @@ func moreShards(share float64) layout {
 					return err
 				}
 			}
-			if err := s.sharder(fmt.Sprintf("shards-%d", n), etcds[:n], &etcds[n], routes); err != nil {
+			if err := s.sharder(fmt.Sprintf("shards-%d", n), s.bin.sharder, etcds[:n], &etcds[n], routes); err != nil {
 				return err
 			}
 		}

@@ -64,6 +64,13 @@ func runLoop(ctx context.Context, t *target, p plan, clients int, do request) (r
 	}
 	r := result{rate: float64(len(l.samples)) / p.cell.Seconds()}
 	after.since(before, float64(len(l.samples)), r)
+	if t.proxy != nil && after.known {
+		n, err := resident(t.proxy)
+		if err != nil {
+			return nil, err
+		}
+		r[held] = float64(n) / (1 << 20)
+	}
 	logAfter.since(logBefore, float64(len(l.samples)), r)
 	r.latency(l.samples)
 	return r, nil

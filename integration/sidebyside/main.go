@@ -23,6 +23,8 @@ type plan struct {
 	slower   time.Duration // with fsync, by how much etcd's log takes longer than on this disk
 	dir      string        // where everything is kept meanwhile; "" is the system's place
 	gateways bool          // compare gateways instead of proxies
+	hop      bool          // compare proxies of one etcd alone
+	builds   []namedBuild  // other sharders to compare with the one that is built
 	share    float64       // of one CPU, for each shard, when shards are to be the limit; else 0
 }
 
@@ -52,13 +54,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	slower := flags.Duration("slower-disk", 0, "with -fsync, let each fdatasync of etcd's log take this much longer, such as 1ms")
 	dir := flags.String("dir", "", "the `directory` for data, on the disk to measure with -fsync; the system's for temporary files if empty")
 	gates := flags.Bool("gateways", false, "compare etcd's gateway with sharder's instead")
+	hop := flags.Bool("hop", false, "compare only what stands in front of one etcd: etcd's grpc-proxy and sharder")
+	builds := flags.String("builds", "", "with -hop or -gateways, other `programs` to compare, name=path, comma separated: sharders of another build")
 	share := flags.Float64("share", 0, "compare one shard with four instead, each with this share of one CPU, such as 0.1")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	p := plan{time.Duration(*seconds * float64(time.Second)), *rounds, *clients, *watchers, *fsync, *slower, *dir, *gates, *share}
+	p := plan{
+		cell: time.Duration(*seconds * float64(time.Second)), rounds: *rounds, clients: *clients, watchers: *watchers,
+		fsync: *fsync, slower: *slower, dir: *dir, gateways: *gates, hop: *hop, share: *share,
+	}
+	if p.builds, err = parseBuilds(*builds); err != nil {
+		return err
+	}
 	if p.cell < 50*time.Millisecond || p.rounds < 1 || p.clients < 1 || p.watchers < 1 || p.share < 0 || p.share > 1 {
 		return fmt.Errorf("-seconds must be at least 0.05, -rounds, -clients and -watchers at least 1, -share from 0 to 1")
+	}
+	if len(p.builds) > 0 && !p.hop && !p.gateways {
+		return fmt.Errorf("-builds needs -hop or -gateways")
 	}
 	if p.slower > 0 && !p.fsync {
 		return fmt.Errorf("-slower-disk says nothing without -fsync")
@@ -93,7 +106,9 @@ func (p plan) layout() layout {
 	case p.share > 0:
 		return moreShards(p.share)
 	case p.gateways:
-		return passingOn
+		return passingOn(p.builds)
+	case p.hop:
+		return oneHop(p.builds)
 	}
 	return sideBySide
 }

@@ -9,28 +9,36 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sharder/sharder/integration/ports"
 )
 
 // passingOn is what it costs to pass connections on byte by byte: etcd, and in front of it
-// etcd's own gateway and sharder's.
-func passingOn(s *stand) error {
-	etcds, err := s.startEtcds(1)
-	if err != nil {
-		return err
-	}
-	addrs, err := freeAddrs(2)
-	if err != nil {
-		return err
-	}
-	s.targets = append(s.targets, &target{name: "etcd", addr: etcds[0].addr, shards: etcds})
-	for i, g := range []struct{ name, path string }{{"etcd-gateway", s.bin.etcd}, {"sharder-gateway", s.bin.sharder}} {
-		t, err := s.front(g.name, addrs[i], g.path, "gateway", "start", "--listen-addr", addrs[i], "--endpoints", etcds[0].addr)
+// etcd's own gateway, sharder's, and other builds of sharder.
+func passingOn(builds []namedBuild) layout {
+	return func(s *stand) error {
+		etcds, err := s.startEtcds(1)
 		if err != nil {
 			return err
 		}
-		t.shards = etcds
+		s.targets = append(s.targets, &target{name: "etcd", addr: etcds[0].addr, shards: etcds})
+		all := []namedBuild{{"etcd-gateway", s.bin.etcd}, {"sharder-gateway", s.bin.sharder}}
+		for _, b := range builds {
+			all = append(all, namedBuild{b.name + "-gateway", b.path})
+		}
+		addrs, err := ports.Free(len(all))
+		if err != nil {
+			return err
+		}
+		for i, g := range all {
+			t, err := s.front(g.name, addrs[i], g.path, "gateway", "start", "--listen-addr", addrs[i], "--endpoints", etcds[0].addr)
+			if err != nil {
+				return err
+			}
+			t.shards = etcds
+		}
+		return nil
 	}
-	return nil
 }
 
 // gateways is the targets that pass connections on.

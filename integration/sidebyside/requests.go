@@ -62,11 +62,16 @@ func txn(t *target, clients int) request {
 }
 
 // list reads all keys below a prefix that ends in a slash.
-func list(prefix string) func(*target, int) request {
+func list(prefix string) func(*target, int) request { return lister(prefix, false) }
+
+// serializableList is list that any member may answer, and a proxy from memory.
+func serializableList(prefix string) func(*target, int) request { return lister(prefix, true) }
+
+func lister(prefix string, serializable bool) func(*target, int) request {
 	end := []byte(prefix[:len(prefix)-1] + "0") // "0" is what follows "/"
 	return func(t *target, _ int) request {
 		return func(ctx context.Context, client int) error {
-			resp, err := t.kv(client).Range(ctx, &pb.RangeRequest{Key: []byte(prefix), RangeEnd: end})
+			resp, err := t.kv(client).Range(ctx, &pb.RangeRequest{Key: []byte(prefix), RangeEnd: end, Serializable: serializable})
 			if err == nil && (len(resp.Kvs) != listKeys || resp.Count != listKeys) {
 				return fmt.Errorf("list %s: %d keys, count %d, not %d", prefix, len(resp.Kvs), resp.Count, listKeys)
 			}

@@ -20,6 +20,7 @@ const (
 	positions                // reads at the order etcd, per 1000 operations
 	appends                  // entries of the order log, per second
 	memory                   // bytes of what stands in front, per connection
+	held                     // MiB of memory that what stands in front holds, all in all
 	upstream                 // at the etcds: watchers for this cell's, or keep-alives per client's
 	measures                 // how many there are
 )

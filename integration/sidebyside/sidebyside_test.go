@@ -135,7 +135,7 @@ func TestGatewaysAreMeasured(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	s, err := newStand(ctx, small, passingOn, io.Discard)
+	s, err := newStand(ctx, small, passingOn(nil), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,6 +151,48 @@ func TestGatewaysAreMeasured(t *testing.T) {
 	for _, c := range b.rows[1].cells {
 		if c.target != "etcd" && c.rounds[0][memory] <= 0 {
 			t.Errorf("%s: %v", c.target, c.rounds)
+		}
+	}
+}
+
+func TestOtherBuildsStandBesideTheFirst(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts processes")
+	}
+	for text, want := range map[string]string{"x": "not name=path", "=x": "not name=path", "a=": "not name=path", "a=/x,b": "not name=path"} {
+		if _, err := parseBuilds(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("-builds %s: %v", text, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	bin, err := buildBinaries(ctx, t.TempDir(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	builds, err := parseBuilds("before=" + bin.sharder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStand(ctx, small, oneHop(builds), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	chosen, err := choose(workloads, "put-N")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &book{plan: small, begun: s.snapshot()}
+	if err := errors.Join(b.measure(ctx, s.targets, chosen, io.Discard), b.failures()); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	b.ended = s.snapshot()
+	b.print(&out)
+	for _, want := range []string{"before : etcd", "before : grpc-proxy", "proxy, CPU of a put", "MiB in front"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/sourcegraph/conc"
+
+	"github.com/sharder/sharder/integration/ports"
 )
 
 // stand is everything that runs. Whoever made it stops it, once; then its processes
@@ -75,7 +77,7 @@ type member struct {
 
 // startEtcds starts n etcds.
 func (s *stand) startEtcds(n int) ([]member, error) {
-	addrs, err := freeAddrs(2 * n)
+	addrs, err := ports.Free(2 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -110,10 +112,10 @@ func (s *stand) startEtcd(client, peer string) (*process, error) {
 	return p, err
 }
 
-// sharder writes a configuration, starts sharder on it and makes it a target. With an
+// sharder writes a configuration, starts the sharder at path on it and makes it a target. With an
 // order cluster it is shape C, without one A or B.
-func (s *stand) sharder(name string, shards []member, order *member, routes string) error {
-	addrs, err := freeAddrs(1)
+func (s *stand) sharder(name, path string, shards []member, order *member, routes string) error {
+	addrs, err := ports.Free(1)
 	if err != nil {
 		return err
 	}
@@ -128,7 +130,7 @@ func (s *stand) sharder(name string, shards []member, order *member, routes stri
 	if err := os.WriteFile(file, []byte(text+"\n"+routes), 0o600); err != nil {
 		return err
 	}
-	t, err := s.front(name, addrs[0], s.bin.sharder, "--conf", file)
+	t, err := s.front(name, addrs[0], path, "--conf", file)
 	if err != nil {
 		return err
 	}

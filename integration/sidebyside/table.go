@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,7 +16,7 @@ var titles = [measures]string{
 	rate: "per second", p50: "p50 µs", p99: "p99 µs",
 	proxyCPU: "CPU µs in front", etcdCPU: "CPU µs at etcd", orderCPU: "CPU µs at order",
 	entries: "entries per 1000", positions: "positions per 1000", appends: "entries per second",
-	memory: "bytes in front", upstream: "at etcd",
+	memory: "bytes in front", held: "MiB in front", upstream: "at etcd",
 }
 
 // print writes the tables.
@@ -35,6 +36,7 @@ func (b *book) print(w io.Writer) {
 		return
 	}
 	b.printRatios(w)
+	b.printFronts(w)
 	b.printBars(w)
 	fmt.Fprintln(w)
 	b.printNumbers(w)
@@ -61,6 +63,32 @@ func (b *book) printRatios(w io.Writer) {
 			}
 			line(w, cells)
 		}
+	}
+}
+
+// printFronts compares the CPU time of what stands in front with that of the first of them.
+func (b *book) printFronts(w io.Writer) {
+	begun := false
+	for _, r := range b.rows {
+		i := slices.IndexFunc(r.cells, func(c cell) bool { return len(c.values(proxyCPU)) > 0 })
+		if i < 0 || i+1 == len(r.cells) {
+			continue
+		}
+		if !begun {
+			head := []string{"workload", "measure"}
+			for _, c := range r.cells[i+1:] {
+				head = append(head, c.target+" : "+r.cells[i].target)
+			}
+			fmt.Fprintln(w)
+			line(w, head)
+			rule(w, len(head))
+			begun = true
+		}
+		cells := []string{r.workload.name, titles[proxyCPU]}
+		for _, c := range r.cells[i+1:] {
+			cells = append(cells, spread(c.ratios(r.cells[i], proxyCPU)))
+		}
+		line(w, cells)
 	}
 }
 

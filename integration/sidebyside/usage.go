@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// tick is the unit of CPU time in /proc: USER_HZ is 100 on all of Linux.
+// tick is the unit of CPU time in /proc/stat: USER_HZ is 100 on all of Linux.
 const tick = 10 * time.Millisecond
 
 // usage is CPU time spent so far, user and system, by what stands in front of etcd, by
 // the etcds that hold the keys and by the one that holds the order. known is false where
-// there is no /proc.
+// nobody tells (clock_linux.go).
 type usage struct {
 	proxy, etcd, order time.Duration
 	known              bool
@@ -53,22 +53,6 @@ func (u usage) since(before usage, n float64, r result) {
 	if u.order > 0 {
 		r[orderCPU] = micros(u.order-before.order) / n
 	}
-}
-
-// cpu is fields 14 and 15 of /proc/PID/stat (proc_pid_stat(5)). The second field is
-// the program's name in brackets and may hold anything, so counting begins behind it.
-func cpu(pid int) (time.Duration, bool) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, false
-	}
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) < 13 {
-		return 0, false
-	}
-	user, err1 := strconv.Atoi(string(fields[11]))
-	system, err2 := strconv.Atoi(string(fields[12]))
-	return time.Duration(user+system) * tick, err1 == nil && err2 == nil
 }
 
 // moment is how busy the machine was until some time: the load average over a minute,

@@ -15,7 +15,7 @@ type workload struct {
 var workloads = []workload{
 	{name: "get-1", what: "one key, linearizable", run: alone(get)},
 	{name: "get-N", what: "one key, linearizable", run: many(get)},
-	{name: "sget-N", what: "one key, serializable (grpc-proxy answers from its cache)", run: many(serializableGet)},
+	{name: "sget-N", what: "one key, serializable (grpc-proxy and sharder-1 answer from a cache)", run: many(serializableGet)},
 	{name: "put-1", what: "one key of 128 bytes", run: alone(put)},
 	{name: "put-N", what: "one key of 128 bytes", run: many(put)},
 	{name: "routed-N", what: "put-N as a Txn that checks the routes", on: direct, run: many(routed)},
@@ -29,6 +29,7 @@ var workloads = []workload{
 	{name: "beside-N", what: "put-N while as many clients do cross-N", on: ordered, run: putBeside},
 	{name: "list-1", what: "1000 keys of one shard", run: alone(list("list/"))},
 	{name: "list-N", what: "1000 keys of one shard", run: many(list("list/"))},
+	{name: "slist-N", what: "1000 keys of one shard, serializable (grpc-proxy and sharder-1 answer from a cache)", run: many(serializableList("list/"))},
 	{name: "span-1", what: "1000 keys, a third on each of three shards", on: several, run: alone(list("span/"))},
 	{name: "span-N", what: "1000 keys, a third on each of three shards", on: several, run: many(list("span/"))},
 	{name: "watch-paced", what: "20 puts per second to one key, how late its watchers are; at etcd: watchers opened", run: watchPaced},
@@ -39,6 +40,8 @@ var workloads = []workload{
 	{name: "log-32", what: "what 32 sharders do to an order cluster: put to one key, wait for it on a watch of it", on: direct, run: commitLog},
 	{name: "idle", what: "connections that are silent: memory of each, of what stands in front", on: gateways, run: idle},
 	{name: "keepalive-N", what: "keep-alives of one lease, a stream per client; at etcd: keep-alives per client's", run: keepAlive},
+	{name: "leases-500", what: "500 leases on 8 streams, kept alive once a second", run: keepMany(8)},
+	{name: "nodes-500", what: "500 leases, each kept alive on a stream of its own once a second", run: keepMany(manyLeases)},
 }
 
 // runs reports whether the workload is measured on a target.

@@ -18,6 +18,9 @@
 // A call that has to be made again because the member it reached lags behind carries a
 // trail ([stages.Trail]): then it reaches another member, the leader first if that is wanted.
 //
+// A call that is for one member, by name or as the leader, says so in its context
+// ([stages.Ask]), and is made there or nowhere.
+//
 // An [Embedded] etcd is a cluster of one member inside this process. A [Stamp]
 // binds a cluster to the deployment and the routes it was first used with; [Survey],
 // [CheckLimits] and [Cluster.CheckVersion] find out what it is and what it can do, before it is

@@ -94,8 +94,9 @@ func TestVersionsWithKnownFaultsAreTooOld(t *testing.T) {
 		t.Error(err)
 	}
 	// What an old member would have told its probe.
-	c.members[0].answered(finding{version: "3.5.7"})
-	err := c.outdated(c.members[0])
+	m := c.roster.Load().seats[0].member
+	m.answered(finding{told: true, version: "3.5.7"})
+	err := c.outdated(m)
 	if err == nil || !strings.Contains(err.Error(), "runs etcd 3.5.7; sharder needs 3.4.25, 3.5.8") {
 		t.Errorf("have %v", err)
 	}

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/sharder/sharder/stages"
 )
 
 // token is what one Authenticate gave. An empty text means that the cluster runs
@@ -47,11 +50,16 @@ func sameStatus(a, b error) bool {
 	return x.Code() == y.Code() && x.Message() == y.Message()
 }
 
+// notUs is metadata by which etcd does not take the name in a client certificate for
+// the user (etcd's own gateway says so of the requests it passes on).
+const notUs = "grpcgateway-accept"
+
 // login is sharder's own identity on a cluster: a user, a password, and the token
 // they were last exchanged for. A nil login stands for none and may be used.
 // One Authenticate is in flight at a time, for everybody who waits for it.
 type login struct {
 	cluster *Cluster
+	due     chan struct{} // a probe had no token, and needs one
 
 	mu     sync.Mutex
 	token  *token
@@ -66,8 +74,20 @@ type flight struct {
 	abandoned bool // its own caller went away: the error says nothing to others
 }
 
-// attach adds the token to an outgoing call, unless the call brings its own. The
-// token returned is nil if it isn't ours that is used.
+// identify says who an outgoing call is by: sharder, unless the call brings a token of
+// its own, or sharder is to keep its identity to itself. The token returned is nil if it
+// isn't ours that is used.
+func (c *Cluster) identify(ctx context.Context, l *login) (context.Context, *token, error) {
+	if c.opts.OwnCallsOnly && !stages.IsOwn(ctx) {
+		if c.certified {
+			ctx = metadata.AppendToOutgoingContext(ctx, notUs, "sharder")
+		}
+		return ctx, nil, nil
+	}
+	return l.attach(ctx)
+}
+
+// attach adds the token to an outgoing call, unless the call brings its own.
 func (l *login) attach(ctx context.Context) (context.Context, *token, error) {
 	if l == nil || hasToken(ctx) {
 		return ctx, nil, nil
@@ -82,8 +102,44 @@ func (l *login) attach(ctx context.Context) (context.Context, *token, error) {
 	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, t.text), t, nil
 }
 
-// atHand adds the token to an outgoing call if there is one already: probes don't
-// log in.
+// run logs in whenever a probe had to go without a token, until ctx ends. Probes don't
+// wait for that themselves: whether a member answers doesn't depend on it.
+func (l *login) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.due:
+		}
+		bounded, cancel := context.WithTimeout(ctx, quick)
+		_, err := l.renew(bounded, nil)
+		cancel()
+		if err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(loginPause):
+		}
+	}
+}
+
+// loginPause is the time between two logins for the sake of probes, if they fail.
+const loginPause = 5 * time.Second
+
+// need tells run that a probe was refused for want of a token.
+func (l *login) need(err error) {
+	if l == nil || !sameStatus(err, rpctypes.ErrGRPCUserEmpty) {
+		return
+	}
+	select {
+	case l.due <- struct{}{}:
+	default: // it knows
+	}
+}
+
+// atHand adds the token to an outgoing call if there is one already.
 func (l *login) atHand(ctx context.Context) (context.Context, *token) {
 	if l == nil {
 		return ctx, nil
@@ -92,7 +148,7 @@ func (l *login) atHand(ctx context.Context) (context.Context, *token) {
 	t := l.token
 	l.mu.Unlock()
 	if t == nil || t.text == "" {
-		return ctx, nil
+		return ctx, t
 	}
 	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, t.text), t
 }
@@ -141,6 +197,14 @@ func (l *login) renew(ctx context.Context, stale *token) (*token, error) {
 	}
 }
 
+// replace is renew for a call that ends at until.
+func (l *login) replace(ctx context.Context, until time.Time, stale *token) error {
+	ctx, cancel := endingAt(ctx, until)
+	defer cancel()
+	_, err := l.renew(ctx, stale)
+	return err
+}
+
 // fly authenticates and hands the result to everybody who waits.
 func (l *login) fly(ctx context.Context, f *flight) {
 	f.err = errors.New("sharder: authentication was interrupted") // by a panic, if this survives
@@ -165,7 +229,8 @@ func (l *login) authenticate(ctx context.Context) (*token, error) {
 	defer cancel()
 	var reply pb.AuthenticateResponse
 	request := &pb.AuthenticateRequest{Name: c.opts.Username, Password: c.opts.Password}
-	err := c.invoke(ctx, pb.Auth_Authenticate_FullMethodName, request, &reply, nil, nil)
+	ctx = stages.Ask(ctx, stages.Want{}) // any member will do, whichever the call is for
+	err := c.invoke(ctx, time.Time{}, pb.Auth_Authenticate_FullMethodName, request, &reply, nil, nil)
 	switch {
 	case err == nil:
 		return &token{text: reply.Token}, nil

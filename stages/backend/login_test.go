@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -26,7 +27,13 @@ import (
 // authentication on.
 func enableAuth(t *testing.T, e *etcdtest.Etcd) {
 	t.Helper()
-	auth := pb.NewAuthClient(e.Conn())
+	enableAuthBy(t, e.Conn())
+}
+
+// enableAuthBy does so over a connection.
+func enableAuthBy(t *testing.T, conn grpc.ClientConnInterface) {
+	t.Helper()
+	auth := pb.NewAuthClient(conn)
 	ctx := within(t, 20*time.Second)
 	if _, err := auth.UserAdd(ctx, &pb.AuthUserAddRequest{Name: "root", Password: "secret", Options: nil}); err != nil {
 		t.Fatal(err)

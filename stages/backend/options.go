@@ -1,51 +1,94 @@
 package backend
 
 import (
+	"cmp"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
+	"math"
 	"net"
-	"net/url"
-	"strconv"
-	"strings"
 	"time"
-
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 const (
-	defaultHealthInterval = time.Second
-	defaultTimeout        = 30 * time.Second
+	defaultHealthInterval    = time.Second
+	defaultTimeout           = 30 * time.Second
+	defaultKeepaliveTime     = 10 * time.Second
+	defaultKeepaliveTimeout  = 3 * time.Second
+	defaultDiscoveryInterval = 30 * time.Second
 
-	// maxEndpoints is what the set of members tried by one call can hold. etcd
-	// itself advises at most seven voting members.
+	// maxEndpoints bounds a cluster's members. etcd itself advises at most seven that vote.
 	maxEndpoints = 64
 )
 
 // Options says how to reach one etcd cluster. The zero value of a field is its
-// default; Name and Endpoints have none.
+// default; Name has none, and neither have Endpoints and DiscoverySRV, of which there is
+// one.
 type Options struct {
 	// Name is the shard's name, used in errors and log lines.
 	Name string
-	// Endpoints are the members, "host:port", "http://host:port" or
-	// "https://host:port", at most 64, each of them once.
+	// Endpoints are the members, "host:port", "http://host:port", "https://host:port",
+	// "unix://path" or "unixs://path", at most 64, each of them once.
 	Endpoints []string
+	// DiscoverySRV is the domain whose SRV records name the members (package discovery), and
+	// DiscoveryName the cluster among those of the domain. Unless InsecureDiscovery is set,
+	// members speak TLS, and prove at every connection that they belong to the domain.
+	DiscoverySRV, DiscoveryName string
+	InsecureDiscovery           bool
+	// DiscoveryInterval is the time between two lookups. Default 30s.
+	DiscoveryInterval time.Duration
+	// Resolver looks records up. Default: the system's.
+	Resolver *net.Resolver
+	// AutoSyncInterval is how often the cluster is asked who its members are, who then are
+	// the endpoints instead of those that were written or discovered. Default: never.
+	AutoSyncInterval time.Duration
 	// TLS is used for every endpoint if set. Without it an endpoint is spoken to
 	// in plain text, unless it says https: then the system's roots verify it.
 	TLS *tls.Config
 	// Username and Password authenticate sharder itself, for calls that do not
 	// carry a token of their own. An empty Username means no authentication.
 	Username, Password string
+	// OwnCallsOnly keeps sharder's identity, which is the user above or else the name in
+	// TLS's client certificate, to calls that are its own ([stages.Own]). All others are made
+	// for clients, who answer for themselves: with their own token, or as nobody.
+	OwnCallsOnly bool
 	// HealthInterval is how often each member is probed. Default 1s.
 	HealthInterval time.Duration
-	// Timeout bounds a unary call whose context has no deadline. Default 30s;
+	// KeepaliveTime is how long a connection is silent before it is pinged, at least gRPC's
+	// 10s, which is the default; negative for never. KeepaliveTimeout is how long the answer
+	// may take, by default 3s. KeepaliveWithoutCalls pings with nothing under way, too, which
+	// etcd's servers forbid unless they are told otherwise.
+	KeepaliveTime, KeepaliveTimeout time.Duration
+	KeepaliveWithoutCalls           bool
+	// MaxSendBytes and MaxRecvBytes bound one message to and from a member. By default
+	// nothing does, and etcd itself says what is too large for it.
+	MaxSendBytes, MaxRecvBytes int
+	// Timeout bounds a unary call whose context has no deadline, to 1/32 of it. Default 30s;
 	// negative for no bound. Calls that wait by design (a lock, a campaign, a
 	// defragmentation, a compaction) are never bounded.
 	Timeout time.Duration
+	// Meter makes a meter for each endpoint as it comes. Default: nothing is counted.
+	Meter func(endpoint string) Meter
 	// Logger receives changes of the members' health. Default: none.
 	Logger *slog.Logger
 }
+
+// Meter hears of the calls to one endpoint. Its methods may be called from any goroutine.
+type Meter interface {
+	// Called is told of a unary call that was sent there, or should have been, and how it
+	// ended.
+	Called(took time.Duration, err error)
+	// Opened is told of a stream.
+	Opened()
+	// Gone is told, last, that it is no endpoint any more.
+	Gone()
+}
+
+// unmetered is the meter of those who count nothing.
+type unmetered struct{}
+
+func (unmetered) Called(time.Duration, error) {}
+func (unmetered) Opened()                     {}
+func (unmetered) Gone()                       {}
 
 // withDefaults fills in what was left out.
 func (o Options) withDefaults() Options {
@@ -55,79 +98,16 @@ func (o Options) withDefaults() Options {
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
+	o.KeepaliveTime = cmp.Or(o.KeepaliveTime, defaultKeepaliveTime)
+	o.KeepaliveTimeout = cmp.Or(o.KeepaliveTimeout, defaultKeepaliveTimeout)
+	o.DiscoveryInterval = cmp.Or(o.DiscoveryInterval, defaultDiscoveryInterval)
+	o.MaxSendBytes = cmp.Or(o.MaxSendBytes, math.MaxInt32)
+	o.MaxRecvBytes = cmp.Or(o.MaxRecvBytes, math.MaxInt32)
+	if o.Meter == nil {
+		o.Meter = func(string) Meter { return unmetered{} }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o
-}
-
-// endpoint is a parsed entry of Options.Endpoints.
-type endpoint struct {
-	addr  string // host:port
-	creds credentials.TransportCredentials
-}
-
-// endpoints parses all of them and reports the first that makes no sense.
-func (o Options) endpoints() ([]endpoint, error) {
-	if len(o.Endpoints) == 0 {
-		return nil, fmt.Errorf("sharder: %s: no endpoints", calling(o.Name))
-	}
-	if len(o.Endpoints) > maxEndpoints {
-		return nil, fmt.Errorf("sharder: %s: %d endpoints, at most %d are possible", calling(o.Name), len(o.Endpoints), maxEndpoints)
-	}
-	out := make([]endpoint, 0, len(o.Endpoints))
-	seen := make(map[string]bool)
-	for _, text := range o.Endpoints {
-		e, err := parseEndpoint(text, o.TLS)
-		if err != nil {
-			return nil, fmt.Errorf("sharder: %s: endpoint %q: %w", calling(o.Name), text, err)
-		}
-		if seen[e.addr] {
-			return nil, fmt.Errorf("sharder: %s: endpoint %q is listed twice", calling(o.Name), text)
-		}
-		seen[e.addr] = true
-		out = append(out, e)
-	}
-	return out, nil
-}
-
-// parseEndpoint turns one endpoint into an address and the way to secure it.
-func parseEndpoint(text string, conf *tls.Config) (endpoint, error) {
-	addr, secure := text, conf != nil
-	if strings.Contains(text, "://") {
-		u, err := url.Parse(text)
-		if err != nil {
-			return endpoint{}, err
-		}
-		switch {
-		case u.Scheme != "http" && u.Scheme != "https":
-			return endpoint{}, fmt.Errorf("scheme %q is unknown; write host:port, http://host:port or https://host:port", u.Scheme)
-		case u.Scheme == "http" && conf != nil:
-			return endpoint{}, fmt.Errorf("it says plain text, but TLS is configured; write https://%s, or leave the TLS settings out", u.Host)
-		case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-			return endpoint{}, fmt.Errorf("only a scheme, a host and a port belong here")
-		}
-		addr, secure = u.Host, u.Scheme == "https"
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return endpoint{}, fmt.Errorf("not host:port (etcd's usual client port is 2379): %w", err)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || host == "" {
-		return endpoint{}, fmt.Errorf("not host:port with a port from 1 to 65535")
-	}
-	return endpoint{addr: addr, creds: transportCreds(conf, secure)}, nil
-}
-
-// transportCreds makes gRPC's credentials. A configuration is cloned: gRPC sets
-// the server name per connection.
-func transportCreds(conf *tls.Config, secure bool) credentials.TransportCredentials {
-	switch {
-	case !secure:
-		return insecure.NewCredentials()
-	case conf == nil:
-		return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
-	default:
-		return credentials.NewTLS(conf.Clone())
-	}
 }

@@ -13,7 +13,8 @@ func TestEndpointsThatMakeNoSenseAreRefusedByName(t *testing.T) {
 		"localhost:0":             "1 to 65535",
 		"localhost:http":          "1 to 65535",
 		":2379":                   "not host:port",
-		"unix:///tmp/x":           `scheme "unix" is unknown`,
+		"ftp://localhost:1":       `scheme "ftp" is unknown`,
+		"unix://":                 "no path of a socket",
 		"http://localhost:1/x":    "only a scheme, a host and a port",
 		"https://u:p@localhost:1": "only a scheme, a host and a port",
 		"http://local host:1":     "invalid character",
@@ -42,6 +43,10 @@ func TestTheSchemeAndTheTLSSettingsDecideTogether(t *testing.T) {
 		{"h:1", &tls.Config{}, "tls"},
 		{"https://[::1]:1", &tls.Config{}, "tls"},
 		{"http://h:1", &tls.Config{}, ""},
+		{"unix:///run/etcd.sock", nil, "insecure"},
+		{"unixs:///run/etcd.sock", nil, "tls"},
+		{"unixs://localhost:2379", &tls.Config{}, "tls"},
+		{"unix:///run/etcd.sock", &tls.Config{}, ""},
 	} {
 		e, err := parseEndpoint(c.text, c.conf)
 		if got := ""; err == nil {

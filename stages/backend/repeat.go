@@ -34,6 +34,33 @@ func repeatable(method string, args any) bool {
 	return ok && onlyReads(txn)
 }
 
+// local reports whether a member answers a request from what it has itself, and need not
+// have heard of what others were told before.
+func local(method string, args any) bool {
+	switch r := args.(type) {
+	case *pb.RangeRequest:
+		return r.Serializable && method == pb.KV_Range_FullMethodName
+	case *pb.TxnRequest:
+		return onlyReads(r) && onlyLocal(r)
+	}
+	return false
+}
+
+// onlyLocal reports whether all reads of the transaction are serializable.
+func onlyLocal(txn *pb.TxnRequest) bool {
+	for _, branch := range [][]*pb.RequestOp{txn.GetSuccess(), txn.GetFailure()} {
+		for _, op := range branch {
+			if r := op.GetRequestRange(); r != nil && !r.Serializable {
+				return false
+			}
+			if t := op.GetRequestTxn(); t != nil && !onlyLocal(t) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // onlyReads reports whether no branch of the transaction holds a write.
 func onlyReads(txn *pb.TxnRequest) bool {
 	for _, branch := range [][]*pb.RequestOp{txn.GetSuccess(), txn.GetFailure()} {

@@ -25,7 +25,7 @@ type replay struct {
 
 	// Owned by the goroutine that sends and receives.
 	request any
-	used    memberSet
+	used    tried
 	renewed bool
 	started bool
 
@@ -35,7 +35,7 @@ type replay struct {
 
 // newReplay opens the first try.
 func (c *Cluster) newReplay(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*replay, error) {
-	s, err := c.open(ctx, desc, method, opts, 0)
+	s, err := c.open(ctx, desc, method, opts, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -72,8 +72,11 @@ func (r *replay) RecvMsg(m any) error {
 			r.started = true
 			return err
 		}
-		if err := r.restart(); err != nil {
-			return err
+		if failed := r.restart(); failed != nil {
+			if s := r.current(); s.attempt.member.refused(err) {
+				return err // and there is nobody else
+			}
+			return failed
 		}
 	}
 }
@@ -87,8 +90,13 @@ func (r *replay) again(err error) bool {
 	case s.attempt.token.refused(err) && !r.renewed:
 		r.renewed = true
 		return true
+	case noOther(r.ctx):
+		return false
+	case s.attempt.member.refused(err):
+		r.used = append(r.used, s.attempt.member)
+		return true
 	case r.method == pb.KV_RangeStream_FullMethodName && status.Code(err) == codes.Unavailable && !answeredByEtcd(err):
-		r.used.add(s.attempt.member)
+		r.used = append(r.used, s.attempt.member)
 		return true
 	}
 	return false

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -188,7 +189,7 @@ func TestShardsOfTwoDeploymentsAreNamed(t *testing.T) {
 }
 
 func TestAShardThatCantBeAskedIsAnErrorThatNamesIt(t *testing.T) {
-	c := open(t, Options{Name: "east", Endpoints: []string{deadAddr(t)}})
+	c := open(t, Options{Name: "east", Endpoints: []string{ports.Of(t)}})
 	_, err := Claim(within(t, 10*time.Second), []grpc.ClientConnInterface{c}, stamps("r")[:1])
 	if err == nil || !strings.Contains(err.Error(), "shard east: no member answers") {
 		t.Errorf("got %v", err)

@@ -18,13 +18,13 @@ func (c *Cluster) NewStream(ctx context.Context, desc *grpc.StreamDesc, method s
 	if desc.ServerStreams && !desc.ClientStreams {
 		return c.newReplay(ctx, desc, method, opts)
 	}
-	return c.open(ctx, desc, method, opts, 0)
+	return c.open(ctx, desc, method, opts, nil)
 }
 
 // open finds a member outside used that takes the stream.
-func (c *Cluster) open(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption, used memberSet) (*stream, error) {
+func (c *Cluster) open(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption, used tried) (*stream, error) {
 	for {
-		m, err := c.pick(ctx, used)
+		m, err := c.pick(ctx, used, false)
 		if err != nil {
 			return nil, err
 		}
@@ -35,25 +35,33 @@ func (c *Cluster) open(ctx context.Context, desc *grpc.StreamDesc, method string
 		if a.err == nil {
 			return s, nil
 		}
-		if !a.lost {
+		if !a.lost || noOther(ctx) {
 			return nil, a.err
 		}
-		used.add(m)
+		used = append(used, m)
 	}
 }
 
 // openOn opens the stream on one member.
 func (c *Cluster) openOn(ctx context.Context, m *member, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*stream, attempt) {
 	a := attempt{member: m}
-	ctx, a.token, a.err = c.login.attach(ctx)
+	if !m.enter(method) {
+		a.lost, a.err = true, c.departed(m)
+		return nil, a
+	}
+	ctx, a.token, a.err = c.identify(ctx, c.login)
 	if a.err != nil {
+		m.leave(method)
 		return nil, a
 	}
 	life := m.now().life
 	sctx, cancel := context.WithCancelCause(ctx)
 	unlink := context.AfterFunc(life, func() { cancel(context.Cause(life)) })
 	// However the stream ends, its tie to the member's life must go.
-	context.AfterFunc(sctx, func() { unlink() })
+	context.AfterFunc(sctx, func() {
+		unlink()
+		m.leave(method)
+	})
 
 	all := append(opts[:len(opts):len(opts)], grpc.WaitForReady(false))
 	inner, err := m.conn.NewStream(sctx, desc, method, all...)
@@ -63,6 +71,7 @@ func (c *Cluster) openOn(ctx context.Context, m *member, desc *grpc.StreamDesc, 
 		c.explain(ctx, life, &a)
 		return nil, a
 	}
+	m.meter.Opened()
 	return &stream{ClientStream: inner, cluster: c, caller: ctx, life: life, cancel: cancel, attempt: a}, a
 }
 
@@ -106,6 +115,7 @@ func (s *stream) failure(err error) error {
 	if a.token.refused(err) {
 		s.cluster.login.forget(a.token)
 	}
+	a.member.refused(err)
 	return a.err
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sharder/sharder/integration/etcdproc"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -54,7 +55,7 @@ func TestStreamsOfAFrozenMemberEndLongBeforeTheKeepalive(t *testing.T) {
 
 func TestStreamsPassOverMembersThatAreNotThere(t *testing.T) {
 	e := etcdtest.Start(t)
-	c, err := Open(Options{Name: "a", Endpoints: []string{deadAddr(t), e.Endpoint}})
+	c, err := Open(Options{Name: "a", Endpoints: []string{ports.Of(t), e.Endpoint}})
 	if err != nil {
 		t.Fatal(err)
 	}

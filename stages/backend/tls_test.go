@@ -24,7 +24,7 @@ func withTLS(ca, cert, key string) etcdtest.Option {
 	return func(c *embed.Config) {
 		any := url.URL{Scheme: "https", Host: "127.0.0.1:0"}
 		c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{any}, []url.URL{any}
-		c.ClientTLSInfo = transport.TLSInfo{TrustedCAFile: ca, CertFile: cert, KeyFile: key, ClientCertAuth: true}
+		c.ClientTLSInfo = transport.TLSInfo{TrustedCAFile: ca, CertFile: cert, KeyFile: key, ClientCertAuth: ca != ""}
 	}
 }
 

@@ -29,9 +29,9 @@ func (c *Cluster) CheckVersion(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sharder: %s: asking for its version: %w", calling(c.opts.Name), err)
 	}
-	errs := make([]error, 0, len(c.members)+1)
-	for _, m := range c.members {
-		errs = append(errs, c.outdated(m))
+	var errs []error
+	for _, m := range c.roster.Load().seats {
+		errs = append(errs, c.outdated(m.member))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

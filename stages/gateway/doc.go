@@ -8,7 +8,7 @@
 // fails, the next one. Then two copies run, one in each direction, until both have
 // ended: an end of stream is passed on, and the other direction goes on.
 //
-// Endpoints come from a list or from DNS SRV records, which are looked up again from time to
+// Endpoints come from a list or from DNS SRV records (package discovery), which are looked up again from time to
 // time. All of them are probed, so that one that is gone is left before a client runs into it
 // and one that is back is used at once.
 //

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
+
+	"github.com/sharder/sharder/stages/discovery"
 )
 
 // Gateway passes connections on. New makes it, Serve runs it; Stats may be called at any time.
@@ -17,6 +20,8 @@ type Gateway struct {
 	pool  pool
 	slots chan struct{} // one taken for every connection
 	dial  net.Dialer
+
+	sources chan source // from Replace to refresh, the newest alone
 
 	accepted, failed, dialErrors atomic.Int64
 	received, sent               atomic.Int64
@@ -43,7 +48,27 @@ func New(o Options) *Gateway {
 	return &Gateway{
 		opts: o, pool: pool{strategy: o.Strategy}, slots: make(chan struct{}, o.Connections),
 		dial:  net.Dialer{Timeout: o.DialTimeout, KeepAlive: o.KeepAlive},
-		conns: map[*relay]struct{}{},
+		conns: map[*relay]struct{}{}, sources: make(chan source, 1),
+	}
+}
+
+// source says where endpoints come from, and how one is picked.
+type source struct {
+	endpoints func(context.Context) ([]discovery.Endpoint, error)
+	strategy  Strategy
+}
+
+// Replace has endpoints come from elsewhere and be picked in another way from now on; an empty
+// strategy is the default. Connections that are open stay where they are. If nothing is found there, the
+// last endpoints stay until something is.
+func (g *Gateway) Replace(endpoints func(context.Context) ([]discovery.Endpoint, error), s Strategy) {
+	next := source{endpoints, cmp.Or(s, RoundRobin)}
+	for {
+		select {
+		case g.sources <- next:
+			return
+		case <-g.sources: // an older one that nobody has taken
+		}
 	}
 }
 
@@ -51,11 +76,12 @@ func New(o Options) *Gateway {
 // told of some, connections find nobody and are closed.
 func (g *Gateway) Load(ctx context.Context) error {
 	es, err := g.opts.Endpoints(ctx)
-	if err == nil && len(es) == 0 {
-		err = errors.New("there is no endpoint")
-	}
-	if err == nil {
+	switch {
+	case len(es) > 0:
 		g.pool.replace(es)
+		return nil
+	case err == nil:
+		return errors.New("there is no endpoint")
 	}
 	return err
 }
@@ -139,7 +165,7 @@ func (g *Gateway) serve(in net.Conn) {
 		return
 	}
 	defer g.pool.release(t)
-	r := &relay{in: in, out: out}
+	r := newRelay(in, out)
 	if !g.enter(r) {
 		r.close()
 		return

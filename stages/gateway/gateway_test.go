@@ -14,6 +14,10 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
+
+	"github.com/sharder/sharder/integration/dnstest"
+	"github.com/sharder/sharder/integration/ports"
+	"github.com/sharder/sharder/stages/discovery"
 )
 
 // server answers each connection with one function, until the test ends.
@@ -203,10 +207,10 @@ func TestAResetEndsBothSides(t *testing.T) {
 }
 
 func TestAnEndpointThatIsGoneIsLeftAndComesBack(t *testing.T) {
-	a := serveOn(t, "127.0.0.1:0", name("a"))
+	a := serveOn(t, ports.Of(t), name("a"))
 	b := serveOn(t, "127.0.0.1:0", name("b"))
-	g, addr, _ := start(t, Options{Endpoints: func(context.Context) ([]Endpoint, error) {
-		return []Endpoint{{Addr: a.addr()}, {Addr: b.addr(), Priority: 1}}, nil
+	g, addr, _ := start(t, Options{Endpoints: func(context.Context) ([]discovery.Endpoint, error) {
+		return []discovery.Endpoint{{Addr: a.addr()}, {Addr: b.addr(), Priority: 1}}, nil
 	}})
 	if got := who(t, addr); got != "a" {
 		t.Fatal(got)
@@ -224,7 +228,7 @@ func TestAnEndpointThatIsGoneIsLeftAndComesBack(t *testing.T) {
 
 // After a total outage etcd gateway refuses for the whole retry delay.
 func TestAfterATotalOutageTheFirstConnectionGetsThrough(t *testing.T) {
-	a := serveOn(t, "127.0.0.1:0", name("a"))
+	a := serveOn(t, ports.Of(t), name("a"))
 	g, addr, _ := start(t, Options{Endpoints: Fixed(a.addr()), ProbeInterval: time.Hour})
 	_ = a.Close()
 	if got := who(t, addr); got != "" {
@@ -322,11 +326,11 @@ func TestEndpointsMayBeFoundLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := New(Options{Logger: slog.New(slog.DiscardHandler), ProbeInterval: 10 * time.Millisecond, Refresh: time.Hour, Endpoints: func(context.Context) ([]Endpoint, error) {
+	g := New(Options{Logger: slog.New(slog.DiscardHandler), ProbeInterval: 10 * time.Millisecond, Refresh: time.Hour, Endpoints: func(context.Context) ([]discovery.Endpoint, error) {
 		if !found.Load() {
 			return nil, errors.New("not yet")
 		}
-		return []Endpoint{{Addr: a.addr()}}, nil
+		return []discovery.Endpoint{{Addr: a.addr()}}, nil
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg conc.WaitGroup
@@ -338,4 +342,24 @@ func TestEndpointsMayBeFoundLater(t *testing.T) {
 	}
 	found.Store(true)
 	eventually(t, "it is served", func() bool { return who(t, l.Addr().String()) == "a" })
+}
+
+// etcd gateway looks the records up once.
+func TestEndpointsAreLookedUpAgain(t *testing.T) {
+	a, b := serveOn(t, "127.0.0.1:0", name("a")), serveOn(t, "127.0.0.1:0", name("b"))
+	dns := dnstest.New(t)
+	record := func(s *server) net.SRV { return dnstest.Record(t, s.addr()) }
+	dns.Set("etcd-client", record(a))
+	d := discovery.Lookup{Domain: "example.com", Resolver: dns.Resolver(), Logger: slog.New(slog.DiscardHandler)}
+	_, addr, _ := start(t, Options{Endpoints: d.Endpoints, Refresh: 20 * time.Millisecond})
+	if got := who(t, addr); got != "a" {
+		t.Fatal(got)
+	}
+	dns.Set("etcd-client", record(b))
+	eventually(t, "the new endpoint is used", func() bool { return who(t, addr) == "b" })
+	dns.Set("etcd-client")
+	time.Sleep(100 * time.Millisecond)
+	if got := who(t, addr); got != "b" {
+		t.Fatalf("a lookup that finds nothing takes the endpoints away: %q", got)
+	}
 }

@@ -4,15 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"time"
-)
 
-// Endpoint is one address that connections are passed on to.
-type Endpoint struct {
-	Addr string // host:port; a host is looked up at every dial
-	// Priority and Weight are those of RFC 2782: only the endpoints with the lowest
-	// priority that answer are used, each in proportion to its weight. 0 for all is equal.
-	Priority, Weight uint16
-}
+	"github.com/sharder/sharder/stages/discovery"
+)
 
 // Strategy says which of the endpoints of one priority gets a connection.
 type Strategy string
@@ -30,8 +24,9 @@ var Strategies = []Strategy{RoundRobin, Random, LeastConnections}
 // Options say how a Gateway works. Zero values are replaced by the defaults named.
 type Options struct {
 	// Endpoints gives the endpoints; it is called at the start and then every Refresh. After
-	// an error the last ones stay. Fixed makes one that never changes.
-	Endpoints func(ctx context.Context) ([]Endpoint, error)
+	// an error the last ones stay; only if there are none, those that come with it are
+	// used. Fixed makes one that never changes.
+	Endpoints func(ctx context.Context) ([]discovery.Endpoint, error)
 	Refresh   time.Duration // 30s
 	Strategy  Strategy      // RoundRobin
 
@@ -68,10 +63,10 @@ func (o Options) withDefaults() Options {
 }
 
 // Fixed gives endpoints that never change, all of the same priority and weight.
-func Fixed(addrs ...string) func(context.Context) ([]Endpoint, error) {
-	all := make([]Endpoint, 0, len(addrs))
+func Fixed(addrs ...string) func(context.Context) ([]discovery.Endpoint, error) {
+	all := make([]discovery.Endpoint, 0, len(addrs))
 	for _, a := range addrs {
-		all = append(all, Endpoint{Addr: a})
+		all = append(all, discovery.Endpoint{Addr: a})
 	}
-	return func(context.Context) ([]Endpoint, error) { return all, nil }
+	return func(context.Context) ([]discovery.Endpoint, error) { return all, nil }
 }

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+
+	"github.com/sharder/sharder/stages/discovery"
 )
 
 // target is an endpoint and what is known of it. It stays the same while the endpoint
@@ -20,15 +22,21 @@ type target struct {
 
 // pool is the endpoints there are, and picks among them.
 type pool struct {
+	mu       sync.Mutex
 	strategy Strategy
+	all      []*target
+}
 
-	mu  sync.Mutex
-	all []*target
+// pickBy changes the strategy.
+func (p *pool) pickBy(s Strategy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.strategy = s
 }
 
 // replace takes over a new list; what is known of those that stay is kept. It returns the
 // targets that are new.
-func (p *pool) replace(es []Endpoint) (added []*target) {
+func (p *pool) replace(es []discovery.Endpoint) (added []*target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	had := p.all

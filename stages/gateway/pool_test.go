@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"github.com/sharder/sharder/stages/discovery"
 )
 
 // picks takes n connections from a pool and counts them by address; with hold they stay open.
@@ -23,10 +25,10 @@ func picks(p *pool, n int, hold bool) map[string]int {
 // etcd gateway gives the weights 1, 1, 1 as 205, 95, 0.
 func TestWeightsAreKeptByEveryStrategy(t *testing.T) {
 	for _, weights := range [][]uint16{{1, 1, 1}, {10, 10, 10}, {1, 2, 7}, {0, 0, 0}, {5, 0, 5}, {60000, 1, 30000}} {
-		var es []Endpoint
+		var es []discovery.Endpoint
 		total := 0
 		for i, w := range weights {
-			es = append(es, Endpoint{Addr: fmt.Sprint(i), Weight: w})
+			es = append(es, discovery.Endpoint{Addr: fmt.Sprint(i), Weight: w})
 			total += int(w)
 		}
 		for _, s := range Strategies {
@@ -61,7 +63,7 @@ func TestWeightsAreKeptByEveryStrategy(t *testing.T) {
 func TestOnlyTheBestPriorityThatAnswersIsUsed(t *testing.T) {
 	for _, s := range Strategies {
 		p := &pool{strategy: s}
-		p.replace([]Endpoint{{Addr: "c", Priority: 20}, {Addr: "a"}, {Addr: "b", Priority: 10}, {Addr: "a2", Weight: 3}})
+		p.replace([]discovery.Endpoint{{Addr: "c", Priority: 20}, {Addr: "a"}, {Addr: "b", Priority: 10}, {Addr: "a2", Weight: 3}})
 		got := picks(p, 100, false)
 		if got["b"]+got["c"] > 0 {
 			t.Fatal(s, got)
@@ -112,7 +114,7 @@ func TestALookupKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
-func mustEndpoints(addrs ...string) []Endpoint {
+func mustEndpoints(addrs ...string) []discovery.Endpoint {
 	es, _ := Fixed(addrs...)(nil)
 	return es
 }

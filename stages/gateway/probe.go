@@ -36,8 +36,10 @@ func (g *Gateway) probeOne(ctx context.Context, t *target) {
 	}
 }
 
-// refresh asks for the endpoints from time to time, until ctx ends.
+// refresh asks for the endpoints from time to time, and at once where they are to come from
+// elsewhere (Replace), until ctx ends.
 func (g *Gateway) refresh(ctx context.Context) {
+	endpoints := g.opts.Endpoints
 	for {
 		wait := g.opts.Refresh
 		if len(g.pool.targets()) == 0 {
@@ -46,13 +48,16 @@ func (g *Gateway) refresh(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case s := <-g.sources:
+			endpoints = s.endpoints
+			g.pool.pickBy(s.strategy)
 		case <-time.After(wait):
 		}
-		es, err := g.opts.Endpoints(ctx)
+		es, err := endpoints(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil || len(es) == 0:
+		case len(es) == 0 || err != nil && len(g.pool.targets()) > 0:
 			g.opts.Logger.Warn("gateway: the endpoints could not be looked up; the last ones stay", "error", err)
 			continue
 		}

@@ -4,13 +4,17 @@ import (
 	"net"
 
 	"github.com/sourcegraph/conc"
+
+	"github.com/sharder/sharder/stages/socket"
 )
 
 // relay is one connection of a client and the one it is passed on to.
 type relay struct {
-	in, out        net.Conn
+	in, out        *socket.Conn
 	received, sent int64 // bytes; set when run returns
 }
+
+func newRelay(in, out net.Conn) *relay { return &relay{in: socket.Wrap(in), out: socket.Wrap(out)} }
 
 // run copies in both directions until both have ended, and closes both connections. An
 // end of stream in one direction is passed on and leaves the other one alone: a client may
@@ -23,10 +27,10 @@ func (r *relay) run() {
 	wg.Wait()
 }
 
-func (r *relay) pass(to, from net.Conn) int64 {
+func (r *relay) pass(to, from *socket.Conn) int64 {
 	n, err := stream(to, from)
 	if err == nil {
-		err = endWriting(to)
+		err = to.CloseWrite() // nothing more comes
 	}
 	if err != nil {
 		r.close()
@@ -37,12 +41,4 @@ func (r *relay) pass(to, from net.Conn) int64 {
 func (r *relay) close() {
 	_ = r.in.Close()
 	_ = r.out.Close()
-}
-
-// endWriting tells the peer that nothing more comes.
-func endWriting(c net.Conn) error {
-	if h, ok := c.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return c.Close()
 }

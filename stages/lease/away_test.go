@@ -59,7 +59,7 @@ func TestTheOrderClusterGoesAwayInTheMiddleOfAnExpiry(t *testing.T) {
 		defer stop()
 		sharders = append(sharders, s)
 	}
-	id := sharders[0].mustGrant(7, 1)
+	id := sharders[0].mustGrant(7, 4)
 	for _, n := range w.names {
 		sharders[0].mustPut(n, "k", id)
 	}

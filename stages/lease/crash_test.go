@@ -144,7 +144,7 @@ func TestNothingIsLeftWhereverAnAttacherDies(t *testing.T) {
 
 func TestNothingIsLeftWhereverAGranterDies(t *testing.T) {
 	everyStep(t, 20*time.Second, func(s *sharder) error {
-		r, err := s.Grant(context.Background(), &pb.LeaseGrantRequest{ID: 7, TTL: 2})
+		r, err := s.Grant(context.Background(), &pb.LeaseGrantRequest{ID: 7, TTL: 4})
 		if err == nil {
 			err = s.put("c", "k", r.ID)
 		}

@@ -45,12 +45,12 @@ func TestAShardThatIsDownHoldsUpNobodyElsesLeases(t *testing.T) {
 	s, stop := w.running(func(o *Options) { o.Timeout, o.Workers = 2*time.Second, 4 })
 	defer stop()
 	for range 100 {
-		s.mustPut("b", "stuck", s.mustGrant(0, 1))
+		s.mustPut("b", "stuck", s.mustGrant(0, 4))
 	}
 	w.etcds["b"].Stop()
 	var ids []int64
 	for range 20 {
-		id := s.mustGrant(0, 1)
+		id := s.mustGrant(0, 4)
 		s.mustPut("c", fmt.Sprint("c", id), id)
 		ids = append(ids, id)
 	}
@@ -103,7 +103,7 @@ func TestLeasesEndOnAHomeThatIsOutOfSpace(t *testing.T) {
 	w := newWorld(t, func(c *embed.Config) { c.QuotaBackendBytes = 2 << 20 })
 	s, stop := w.running()
 	defer stop()
-	revoked, expiring := s.mustGrant(7, 600), s.mustGrant(8, 3)
+	revoked, expiring := s.mustGrant(7, 600), s.mustGrant(8, 6)
 	for _, n := range w.names {
 		s.mustPut(n, "k7", revoked)
 		s.mustPut(n, "k8", expiring)

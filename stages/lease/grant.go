@@ -42,7 +42,7 @@ func (m *Manager) Grant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.Lease
 func (m *Manager) grantOnce(ctx context.Context, r *pb.LeaseGrantRequest) (resp *pb.LeaseGrantResponse, again bool, err error) {
 	rec := record{id: r.ID}
 	if r.ID == 0 {
-		rec.id = drawID()
+		rec.id = m.o.draw()
 		rec.shardID = rec.id
 	} else {
 		rec.shardID = drawAlias(r.ID)

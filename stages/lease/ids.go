@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"math"
+
+	"github.com/sharder/sharder/stages"
 )
 
 // shardTTL is the TTL, in seconds, of every lease that sharder grants on shards
@@ -38,5 +40,9 @@ func drawAlias(client int64) int64 {
 	if client > 0 {
 		return -1 - randomBits() // lowest … -1
 	}
-	return lowest - 1 - randomBits()%(1<<62-1) // never+1 … lowest-1
+	for { // never+1 … lowest-1
+		if id := lowest - 1 - randomBits()%(1<<62-1); !stages.OwnLease(id) {
+			return id
+		}
+	}
 }

@@ -32,6 +32,9 @@ func (a *managerAsker) group(s *stages.Shard) *group {
 	return g
 }
 
+// lost never ends a stream: over several shards each keep-alive says for itself what it finds.
+func (a *managerAsker) lost() context.Context { return context.Background() }
+
 func (a *managerAsker) leave() {
 	for _, g := range a.groups {
 		g.leave()

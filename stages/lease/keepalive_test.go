@@ -65,11 +65,11 @@ func TestKeepAlivesKeepALeaseAliveAndNothingElseDoes(t *testing.T) {
 	s, stop := w.running()
 	defer stop()
 	stream := keepAlive(t, serve(t, s))
-	kept, other := s.mustGrant(7, 3), s.mustGrant(8, 3)
+	kept, other := s.mustGrant(7, 5), s.mustGrant(8, 5)
 	s.mustPut("b", "kept", kept)
 	s.mustPut("b", "other", other)
-	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); {
-		if r, err := renew(stream, kept); err != nil || r.TTL != 3 {
+	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); {
+		if r, err := renew(stream, kept); err != nil || r.TTL != 5 {
 			t.Fatalf("%v, %v", r, err)
 		}
 		next := time.Now().Add(200 * time.Millisecond) // a client's pace
@@ -234,7 +234,7 @@ func TestKeepAlivesSurviveARestartOfHome(t *testing.T) {
 			}
 		}
 		// The watch of the records resumes, too.
-		id := s.mustGrant(9, 1)
+		id := s.mustGrant(9, 4)
 		s.mustPut("c", "k", id)
 		eventually(t, 20*time.Second, func() string { return keysText(w.clientKeysOn("c")) })
 	})
@@ -281,7 +281,7 @@ func TestAKeepAliveOfAnEndedLeaseIsAnsweredAfterItsKeysAreGone(t *testing.T) {
 	inBoth(t, func(t *testing.T, w *world) {
 		s := w.recovered() // nobody runs: the one who asks has it finished
 		c := serve(t, s)
-		id := s.mustGrant(7, 1)
+		id := s.mustGrant(7, 4)
 		s.mustPut("b", "k", id)
 		stream := keepAlive(t, c)
 		eventually(t, 20*time.Second, func() string {

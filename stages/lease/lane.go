@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // lane is one upstream keep-alive stream, opened when there is something to send
@@ -21,6 +22,8 @@ import (
 type lane struct {
 	g    *group
 	wake chan struct{} // holds an element if there may be something to do
+	// standing streams are kept open when there is nothing to send, too.
+	standing bool
 
 	// Guarded by g.mu.
 	queue    []*renewal // to be sent
@@ -68,7 +71,7 @@ func (l *lane) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for l.busy() {
+		for l.busy() || l.standing {
 			err := l.serve(ctx)
 			if ctx.Err() != nil {
 				return
@@ -186,13 +189,18 @@ func (l *lane) answered(resp *pb.LeaseKeepAliveResponse) bool {
 
 // broken puts what was not answered back into the queue and says how long to wait
 // before opening the stream again. If etcd refused, that was about the oldest one,
-// which gets the error; if the way to etcd failed, all were tried once more.
+// which gets the error; if the way to etcd failed, all were tried once more. That there is
+// no leader is about all of a group that requires one.
 func (l *lane) broken(err error) time.Duration {
 	l.g.mu.Lock()
 	defer l.g.mu.Unlock()
 	again := append(l.inflight, l.queue...)
 	l.inflight, l.queue = nil, nil
 	refusal := !unreachable(err)
+	if l.g.term != nil && isEtcd(err, rpctypes.ErrGRPCNoLeader) {
+		l.g.leaderless(again)
+		again = nil
+	}
 	for i, r := range again {
 		if !refusal {
 			r.attempts++

@@ -55,7 +55,7 @@ func TestKeysOnEveryShardVanishWhenTheLeaseExpires(t *testing.T) {
 		two, stopTwo := w.running()
 		defer stopOne()
 		defer stopTwo()
-		id = one.mustGrant(id, 3)
+		id = one.mustGrant(id, 5)
 		one.mustPut("a", "ka", id)
 		one.mustPut("b", "kb", id)
 		two.mustPut("c", "kc", id)
@@ -70,7 +70,7 @@ func TestKeysOnEveryShardVanishWhenTheLeaseExpires(t *testing.T) {
 func TestAStartingSharderFinishesWhatEndedWhileNoneRan(t *testing.T) {
 	bothKinds(t, func(t *testing.T, w *world, id int64) {
 		old := w.recovered() // never runs: as if killed
-		id = old.mustGrant(id, 1)
+		id = old.mustGrant(id, 4)
 		old.mustPut("b", "kb", id)
 		old.mustPut("c", "kc", id)
 		eventually(t, 20*time.Second, func() string {

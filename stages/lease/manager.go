@@ -55,11 +55,17 @@ type Options struct {
 	// that begins later. It may be called again, and for a lease that has ended before. With
 	// others the lease may wait for leases of other calls, to end in one go with them.
 	End func(ctx context.Context, shards []*stages.Shard, id int64, withOthers bool) error
+	// Settled returns, if set, when shards have all that was answered to clients before the call.
+	Settled func(ctx context.Context, shards []*stages.Shard) error
 	// Header gives, if set, the header of every answer instead of home's, and is asked
 	// when the work is done. A fresh one is not older than anything acknowledged
 	// anywhere before the call; otherwise what is at hand does, and asking must cost
 	// nothing, since every keep-alive does it.
 	Header func(ctx context.Context, fresh bool) (*pb.ResponseHeader, error)
+	// Draw draws an id for a lease of which the client leaves the choice to the server:
+	// positive, and out of so many that none comes again while anybody may still mean the
+	// old one. nil: a Manager draws from 1 to 1<<62, a Relay leaves it to etcd.
+	Draw func() int64
 
 	KeepAliveStreams int           // upstream keep-alive streams, per identity; 4
 	MaxRenewals      int           // leases being renewed at once, per shard; 65536
@@ -100,6 +106,14 @@ func (o Options) withDefaults() Options {
 		o.Logger = slog.Default()
 	}
 	return o
+}
+
+// draw is Draw, or the choice of a Manager.
+func (o Options) draw() int64 {
+	if o.Draw != nil {
+		return o.Draw()
+	}
+	return drawID()
 }
 
 // Manager serves leases over several shards; the package's documentation has the

@@ -21,15 +21,16 @@ import (
 type Relay struct {
 	shard    *stages.Shard
 	client   pb.LeaseClient
+	draw     func() int64 // nil if etcd does
 	renewals *renewals
 	sessions sessions
 }
 
-// NewRelay makes a Relay for o.Home; of the other options it heeds KeepAliveStreams,
+// NewRelay makes a Relay for o.Home; of the other options it heeds Draw, KeepAliveStreams,
 // MaxRenewals and Patience.
 func NewRelay(o Options) *Relay {
 	o = o.withDefaults()
-	r := &Relay{shard: o.Home, client: leaseClient(o.Home), renewals: newRenewals(o.Home, o)}
+	r := &Relay{shard: o.Home, client: leaseClient(o.Home), draw: o.Draw, renewals: newRenewals(o.Home, o)}
 	r.sessions.init()
 	return r
 }
@@ -44,8 +45,23 @@ func (r *Relay) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Grant passes through.
+// draws is how often an id is drawn again because there is a lease of the kind already.
+const draws = 4
+
+// Grant passes through, with an id that was drawn if the options say so.
 func (r *Relay) Grant(ctx context.Context, in *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	if in.ID != 0 || r.draw == nil {
+		return r.grant(ctx, in)
+	}
+	for try := 1; ; try++ {
+		out, err := r.grant(ctx, &pb.LeaseGrantRequest{ID: r.draw(), TTL: in.TTL})
+		if !isLeaseExist(err) || try == draws {
+			return out, err
+		}
+	}
+}
+
+func (r *Relay) grant(ctx context.Context, in *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
 	out, err := r.client.LeaseGrant(stages.ForwardMetadata(ctx), in)
 	return out, at(r.shard, err)
 }
@@ -71,7 +87,8 @@ func (r *Relay) Leases(ctx context.Context, in *pb.LeaseLeasesRequest) (*pb.Leas
 // KeepAlive serves one client stream.
 func (r *Relay) KeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
 	key, md := identityOf(stream.Context())
-	return stages.ErrorStatus(r.sessions.serve(stream, relayAsker{r.renewals.enter(key, md)}))
+	g := r.renewals.enter(key, md)
+	return stages.ErrorStatus(r.sessions.serve(stream, relayAsker{g, g.leader()}))
 }
 
 // Attach has nothing to do: the cluster's leases are the clients'.
@@ -111,9 +128,14 @@ func identityOf(ctx context.Context) (key string, md metadata.MD) {
 }
 
 // relayAsker passes ids through.
-type relayAsker struct{ group *group }
+type relayAsker struct {
+	group  *group
+	leader context.Context
+}
 
 func (a relayAsker) leave() { a.group.leave() }
+
+func (a relayAsker) lost() context.Context { return a.leader }
 
 func (a relayAsker) ask(ctx context.Context, id int64) question {
 	q := relayQuestion{group: a.group}

@@ -45,6 +45,7 @@ func (r *renewals) enter(identity string, md metadata.MD) *group {
 		g = &group{r: r, identity: identity, md: md, renewing: make(map[int64]*renewal), lanes: make([]*lane, r.streams)}
 		g.ctx, g.cancel = context.WithCancel(context.Background())
 		r.groups[identity] = g
+		g.keepWatch()
 	}
 	g.users++
 	return g
@@ -81,6 +82,7 @@ type group struct {
 	mu       sync.Mutex
 	renewing map[int64]*renewal
 	lanes    []*lane // made when first needed
+	term     *term   // nil unless the clients require a leader
 }
 
 // renewal is one keep-alive that any number of requests wait for. A request joins

@@ -47,10 +47,12 @@ func (ss *sessions) close() {
 }
 
 // asker turns the requests of one client stream into questions. ask is called by
-// one goroutine, in the order of the requests; leave once, after the last answer.
+// one goroutine, in the order of the requests; leave once, after the last answer. When
+// lost is done the stream ends with its cause, whatever the client has asked.
 type asker interface {
 	ask(ctx context.Context, id int64) question
 	leave()
+	lost() context.Context
 }
 
 // question is a request that is under way. Exactly one of answer and abandon is
@@ -69,6 +71,8 @@ const perStream = 64
 func (ss *sessions) serve(stream pb.Lease_LeaseKeepAliveServer, a asker) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer context.AfterFunc(ss.open, func() { cancel(errClosing) })()
+	lost := a.lost()
+	defer context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })()
 	s := &session{stream: stream, asker: a, queue: make(chan question, perStream)}
 	if !ss.start(func() { s.read(ctx); s.release() }) {
 		cancel(nil)
@@ -79,7 +83,7 @@ func (ss *sessions) serve(stream pb.Lease_LeaseKeepAliveServer, a asker) error {
 	defer s.drain()
 	defer cancel(nil)
 	err := s.answer(ctx)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errClosing) {
+	if cause := context.Cause(ctx); err != nil && cause != nil && (ss.open.Err() != nil || lost.Err() != nil) {
 		err = cause
 	}
 	return err

@@ -76,7 +76,7 @@ func (m *Manager) sweepShard(ctx context.Context, s *stages.Shard, listed []int6
 	var failed error
 	p := pool.New().WithMaxGoroutines(sweepers)
 	for _, id := range listed {
-		if has, _ := m.native.find(id); recorded[id] || has == s {
+		if has, _ := m.native.find(id); recorded[id] || has == s || stages.OwnLease(id) {
 			continue
 		}
 		if ctx.Err() != nil {

@@ -49,6 +49,12 @@ func (m *Manager) TimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) 
 // timeToLive is TimeToLive for a lease with records.
 func (m *Manager) timeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest, st state) (*pb.LeaseTimeToLiveResponse, error) {
 	out := &pb.LeaseTimeToLiveResponse{ID: r.ID, GrantedTTL: st.ttl}
+	holders := m.holders(st, r.Keys)
+	if m.o.Settled != nil && len(holders) > 1 {
+		if err := m.settled(ctx, holders[1:], r.ID); err != nil {
+			return nil, err
+		}
+	}
 	var mu sync.Mutex
 	_, err := pipeline.Scatter(func(ctx context.Context, s *stages.Shard) (struct{}, error) {
 		part, err := m.askTTL(ctx, s, &pb.LeaseTimeToLiveRequest{ID: st.shardID, Keys: r.Keys})
@@ -62,13 +68,24 @@ func (m *Manager) timeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest, 
 		}
 		out.Keys = append(out.Keys, clientKeys(part.Keys)...)
 		return struct{}{}, nil
-	})(ctx, m.holders(st, r.Keys))
+	})(ctx, holders)
 	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(out.Keys, bytes.Compare)
 	out.Header, err = m.header(ctx, false, st.header)
 	return out, err
+}
+
+// settled waits until the shards have the keys that clients know of.
+func (m *Manager) settled(ctx context.Context, shards []*stages.Shard, id int64) error {
+	short, cancel := context.WithTimeout(ctx, m.o.Timeout)
+	defer cancel()
+	err := m.o.Settled(short, shards)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		return gone(ctx, "the keys of lease %x are not all known: a transaction is not done yet on every shard", uint64(id))
+	}
+	return err
 }
 
 // holders are the shards to ask about a lease: home, and for its keys those it is

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/sharder/sharder/pipeline"
+	"github.com/sharder/sharder/stages/cache"
 	"github.com/sharder/sharder/stages/gateway"
 	"github.com/sharder/sharder/stages/metrics"
 	"github.com/sharder/sharder/stages/order"
@@ -18,8 +19,11 @@ func TestNamesAndTextsAreAsPrometheusWantsThem(t *testing.T) {
 	m.Lane("a", pipeline.NewLink(1, 1))
 	m.Cluster("a", func() bool { return true }, func() bool { return true })
 	m.Conn("a", nil)
+	m.Endpoint("a", "h:1").Opened()
+	m.Endpoints("a", func() []metrics.EndpointState { return []metrics.EndpointState{{Endpoint: "h:1"}} })
 	m.FenceWaited([]string{"a"})
 	m.Order(order.New(order.Options{}))
+	m.Cache(cache.New(cache.Options{}))
 	m.Gateways(map[string]func() gateway.Stats{"g": func() gateway.Stats { return gateway.Stats{} }})
 	if err := ask(m.Unary(noPanics), "/etcdserverpb.KV/Range", nil); err != nil {
 		t.Fatal(err)

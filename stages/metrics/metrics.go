@@ -12,11 +12,12 @@ import (
 // get into each other's way, and neither does an embedded etcd. All methods may be called
 // from any goroutine; those that add something to be looked at are called once for it.
 type Metrics struct {
-	registry *prometheus.Registry
-	rpcs     *rpcs
-	calls    *calls
-	batches  *batches
-	journal  *journal
+	registry  *prometheus.Registry
+	rpcs      *rpcs
+	calls     *calls
+	endpoints *endpoints
+	batches   *batches
+	journal   *journal
 }
 
 // New makes the metrics. version and goVersion are of the program, for sharder_build_info.
@@ -30,6 +31,7 @@ func New(version, goVersion string) *Metrics {
 		prometheus.Labels{"version": version, "go_version": goVersion}, func() float64 { return 1 })
 	m.rpcs = newRPCs(m.registry)
 	m.calls = newCalls(m.registry)
+	m.endpoints = newEndpoints(m.registry)
 	m.batches = newBatches()
 	m.journal = newJournal()
 	return m

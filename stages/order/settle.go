@@ -57,6 +57,20 @@ func (o *Order) untilSettled(ctx context.Context, global int64, shards ...int) e
 	})
 }
 
+// SettleOn returns when shards have all of what was answered before the call: a transaction over
+// several shards is, when it is decided, and gets to each of them a moment later.
+func (o *Order) SettleOn(ctx context.Context, shards []*stages.Shard) error {
+	cut, err := o.Now(ctx)
+	if err != nil {
+		return err
+	}
+	numbers := make([]int, len(shards))
+	for i, s := range shards {
+		numbers[i] = s.Number
+	}
+	return o.untilSettled(ctx, cut.Revision, numbers...)
+}
+
 // before is the newest moment at which nothing is pending on some shards, among those that
 // this process knows of: what a read gets that waits for nobody.
 func (o *Order) before(shards []int) stages.Cut {

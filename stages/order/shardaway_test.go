@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -34,6 +35,17 @@ func (r *rig) halted(s *sharder, b *brake, txn *pb.TxnRequest, meanwhile func())
 	return resp, err
 }
 
+// back has a shard that was away come back, and waits until a sharder reaches it: a connection that was
+// refused refuses calls for a while, before it is tried again.
+func (r *rig) back(i int, s *sharder) {
+	r.t.Helper()
+	r.etcds[i].Restart()
+	read := &pb.RangeRequest{Key: []byte{0}, Serializable: true}
+	if _, err := pb.NewKVClient(s.table.Shards()[i].Conn).Range(r.ctx(), read, grpc.WaitForReady(true)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // A shard that goes away before it is known what the transaction finds there has it rolled
 // back. The others are free at once; the one that was away when it is back.
 func TestAShardThatGoesAwayBeforeTheDecisionHasItRolledBack(t *testing.T) {
@@ -55,7 +67,7 @@ func TestAShardThatGoesAwayBeforeTheDecisionHasItRolledBack(t *testing.T) {
 	if next := r.doTxn(other, puts("4", "a", "c")).Header.Revision; next != 7 {
 		t.Errorf("a transaction over the other shards has revision %d", next)
 	}
-	r.etcds[1].Restart()
+	r.back(1, other)
 	r.finished(other)
 	if got, want := r.Range(other, "a", "z"), "a=4@2/7 b=1@3/3 c=4@4/7 at 7"; got != want {
 		t.Errorf("%q, want %q", got, want)
@@ -93,7 +105,7 @@ func TestAShardThatGoesAwayAfterTheDecisionKeepsNobodyElse(t *testing.T) {
 			if resp, err := other.rng(short, &pb.RangeRequest{Key: []byte("b")}); err == nil {
 				t.Errorf("a read that can't know of it: %v", resp)
 			}
-			r.etcds[1].Restart()
+			r.back(1, other)
 			r.finished(other)
 			if got, want := r.Range(other, "a", "z"), "a=3@2/5 b=1@2/2 c=3@2/5 at 5"; got != want {
 				t.Errorf("%q, want %q", got, want)
@@ -148,7 +160,7 @@ func TestAFenceThatComesLateDoesNotLand(t *testing.T) {
 	if status.Code(err) != codes.Unavailable {
 		t.Fatal(err)
 	}
-	r.etcds[1].Restart()
+	r.back(1, s)
 	r.finished(s)
 	done := r.doTxn(s, puts("2", "a", "b")).Header.Revision
 	r.finished(s)
@@ -222,7 +234,7 @@ func TestARollBackNeedsNoSpace(t *testing.T) {
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "nothing was done") {
 		t.Fatalf("the client was told: %v", err)
 	}
-	r.etcds[2].Restart()
+	r.back(2, s)
 	r.finished(s)
 	r.clean()
 	if _, err := s.txn(r.ctx(), puts("2", "a", "b")); !errors.Is(err, rpctypes.ErrGRPCNoSpace) && !strings.Contains(fmt.Sprint(err), "database space exceeded") {

@@ -85,6 +85,19 @@ func TestOnlyACompactionJustBehindTheWatermarkIsSkipped(t *testing.T) {
 	}
 }
 
+// Else every client that resumes where a compaction has told it to would wait twice for the shard
+// to look after watchers that lag.
+func TestAWatcherFromTheCompactedRevisionIsAskedForOnce(t *testing.T) {
+	for compacted, want := range map[int64]int64{0: 5, 5: 5, 6: 6, 7: 5} {
+		h := &hub{opts: &Options{}}
+		h.compacted.Store(compacted)
+		g := newTrunk(h, nil).create(rangeID{key: "k"}, 5)
+		if start := g.request(false).GetCreateRequest().StartRevision; start != want {
+			t.Errorf("compacted at %d: it starts at %d, want %d", compacted, start, want)
+		}
+	}
+}
+
 func TestProgressRequestsAreForgottenOnlyWhenTheShardHasReadThem(t *testing.T) {
 	s := &streamState{}
 	asks := []*ask{{done: make(chan struct{})}, {done: make(chan struct{})}, {done: make(chan struct{})}}

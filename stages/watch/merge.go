@@ -160,11 +160,12 @@ func (m *merge) pop(frontier int64) (c chunk) {
 			m.arrange(c.events, shared)
 			return c
 		}
-		if in.head() == c.rev {
-			shared = c.rev
-		} else {
+		if shared != c.rev || in.head() != c.rev { // all of it is there
 			m.arrange(c.events, shared)
 			shared = 0
+		}
+		if in.head() == c.rev {
+			shared = c.rev
 		}
 		r := in.cut(m.prefix(in.runs[0], bound, c))
 		c.bytes += r.bytes

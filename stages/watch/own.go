@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -136,21 +137,55 @@ func (ownNumbers) progress(ctx context.Context, c *session) {
 
 func (c *session) progressOnce(ctx context.Context, floor map[*hub]int64) bool {
 	legs, _ := c.legs()
-	asks := map[*trunk]*ask{}
+	trunks := map[*trunk]bool{}
 	for _, l := range legs {
-		if asks[l.trunk] == nil {
-			asks[l.trunk] = l.trunk.startAsk()
-		}
+		trunks[l.trunk] = true
+	}
+	if c.mailbox.waitRoom(c.ctx, 0) != nil {
+		return false
+	}
+	if len(trunks) == 1 {
+		return c.progressInPlace(ctx, legs[0].trunk, floor)
+	}
+	asks := map[*trunk]*ask{}
+	for t := range trunks {
+		asks[t] = t.startAsk()
 	}
 	revs := map[*trunk]int64{}
 	for t, a := range asks {
 		rev, err := a.wait(ctx, askPatience)
-		if err != nil || rev == 0 || rev < floor[t.hub] && rev < t.hub.now(rev) {
-			return false // no answer, or one given before the client asked
+		if err != nil || outdated(t, rev, floor) {
+			return false
 		}
 		revs[t] = rev
 	}
-	return c.mailbox.waitRoom(c.ctx, 0) == nil && c.promise(revs)
+	return c.promise(revs)
+}
+
+// outdated tells whether an answer was none, or was given before the client asked.
+func outdated(t *trunk, rev int64, floor map[*hub]int64) bool {
+	return rev == 0 || rev < floor[t.hub] && rev < t.hub.now(rev)
+}
+
+// progressInPlace is progressOnce where all watches ride on one upstream stream: the answer
+// goes into the mailbox at its place among the events, so that it is never behind one that the
+// client has had already, as with etcd.
+func (c *session) progressInPlace(ctx context.Context, t *trunk, floor map[*hub]int64) bool {
+	const (
+		waiting = iota
+		said
+		over // too late, or in vain
+	)
+	var state atomic.Int32
+	a := t.startAskThen(func(rev int64) {
+		switch {
+		case outdated(t, rev, floor) || !state.CompareAndSwap(waiting, said):
+		case !c.promise(map[*trunk]int64{t: rev}):
+			state.Store(over)
+		}
+	})
+	_, err := a.wait(ctx, askPatience)
+	return err == nil && !state.CompareAndSwap(waiting, over) && state.Load() == said
 }
 
 // promise says that every watch is complete up to the lowest of the revisions, if each

@@ -118,6 +118,7 @@ var errStaleToken = errors.New("the shard does not take the token")
 // ask is a progress request that one or more sessions wait for.
 type ask struct {
 	sent time.Time
+	then []func(rev int64) // called by the reader with the answer, before it hands over anything that came behind it; guarded by the trunk's mutex
 	done chan struct{}
 	rev  int64 // the shard's answer; 0 if there was none
 }
@@ -149,6 +150,16 @@ func (t *trunk) startAsk() *ask {
 	return t.ask()
 }
 
+// startAskThen is startAsk for those who have to do something at the very place of the answer
+// among the events. then must not wait; it is not called if the shard doesn't answer.
+func (t *trunk) startAskThen(then func(rev int64)) *ask {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := t.ask()
+	a.then = append(a.then, then)
+	return a
+}
+
 // wait gives the shard's answer; 0 means that it gave none in time.
 func (a *ask) wait(ctx context.Context, patience time.Duration) (int64, error) {
 	timer := time.NewTimer(patience)
@@ -177,6 +188,9 @@ func (t *trunk) onProgress(rev int64) {
 		g.advance(rev)
 	}
 	if asker != nil {
+		for _, then := range asker.then {
+			then(rev)
+		}
 		asker.answer(rev)
 	}
 }

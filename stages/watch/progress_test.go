@@ -221,3 +221,28 @@ func TestAQuietRangeSurvivesACompactionAndABrokenNetwork(t *testing.T) {
 		t.Fatal(f.canceled)
 	}
 }
+
+// Clients take progress for the newest they know: one below an event that they have had would
+// send them back.
+func TestProgressIsNeverBehindTheEventsOfItsStream(t *testing.T) {
+	r := newRig(t, 1, nil)
+	stop := storm(t, r.etcds[0], "a")
+	for name, endpoint := range map[string]string{"etcd": r.etcds[0].Endpoint, "sharder": r.endpoint} {
+		f := newFeed(t, t.Context(), endpoint)
+		f.add(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("b")})
+		f.add(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("c")})
+		f.add(&pb.WatchCreateRequest{Key: []byte("quiet")})
+		for range 100 {
+			had := len(f.answers)
+			f.progress()
+			f.until("an answer", func() bool { return len(f.answers) > had })
+			for id := range f.events {
+				evs := f.events[id]
+				if n := len(evs); n > 0 && f.answers[had].Header.Revision < evs[n-1].Kv.ModRevision {
+					t.Fatalf("%s: progress %d behind event %d", name, f.answers[had].Header.Revision, evs[n-1].Kv.ModRevision)
+				}
+			}
+		}
+	}
+	stop()
+}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
@@ -146,25 +145,11 @@ func (s *Server) Observe(next pipeline.Stage[stages.Call, stages.Reply]) pipelin
 		r, err := next(ctx, c)
 		if err == nil {
 			if h := s.hubs[c.Shard]; h != nil {
-				h.observe(responseRevision(r.Response))
+				h.observe(r.Revision())
 			}
 		}
 		return r, err
 	}
-}
-
-func responseRevision(r *pb.ResponseOp) int64 {
-	switch u := r.GetResponse().(type) {
-	case *pb.ResponseOp_ResponseRange:
-		return u.ResponseRange.GetHeader().GetRevision()
-	case *pb.ResponseOp_ResponsePut:
-		return u.ResponsePut.GetHeader().GetRevision()
-	case *pb.ResponseOp_ResponseDeleteRange:
-		return u.ResponseDeleteRange.GetHeader().GetRevision()
-	case *pb.ResponseOp_ResponseTxn:
-		return u.ResponseTxn.GetHeader().GetRevision()
-	}
-	return 0
 }
 
 // Compacted tells the server of a compaction that went through this process, so that a

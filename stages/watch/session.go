@@ -60,8 +60,22 @@ func (s *Server) Watch(stream pb.Watch_WatchServer) error {
 		return rpctypes.ErrGRPCStopped
 	}
 	defer s.exit(c)
+	defer c.vigil()()
 	<-c.ctx.Done()
 	return c.reason()
+}
+
+// vigil holds a stream to the shard for a client that is to be told of a missing leader and
+// may not have created a watch yet. With several shards it is not known which one that will
+// be about: there the watches themselves have to be there.
+func (c *session) vigil() (end func()) {
+	if c.wantsLeader && len(c.server.hubs) == 1 {
+		for _, h := range c.server.hubs {
+			h.warn(c)
+			return h.acquire(c.identity).release
+		}
+	}
+	return func() {}
 }
 
 func (s *Server) newSession(ctx context.Context) *session {

@@ -256,6 +256,9 @@ func (t *trunk) near(rev int64) int64 {
 func (t *trunk) create(id rangeID, rev int64) *group {
 	g := &group{trunk: t, id: id, rev: rev, live: map[*leg]struct{}{}}
 	g.history = history{floor: rev, limit: t.hub.opts.HistoryBytes, budget: historyShare * t.hub.opts.HistoryBytes, total: &t.hub.historyBytes}
+	if c := t.hub.compacted.Load(); c == rev+1 {
+		g.startAt = c // the watermark is gone; the shard would only say so, late: see skipTo
+	}
 	t.groups[id] = g
 	if t.stream != nil {
 		t.enqueue(command{group: g, cancel: noWatch})

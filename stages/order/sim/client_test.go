@@ -126,7 +126,7 @@ func (w *world) client(n int, choose func(*dice) *sharder) {
 		if missed != nil {
 			r.req = &pb.RangeRequest{Key: missed.Key} // it looks for itself, at once
 		}
-		w.do(choose(d), r, d.between(300*time.Millisecond, 5*time.Second))
+		w.do(choose(d), r, d.between(time.Second, 5*time.Second))
 		if missed = nil; isError(r.err, errNotFound) {
 			missed, _ = r.req.(*pb.PutRequest)
 		}

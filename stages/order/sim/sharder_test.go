@@ -142,10 +142,11 @@ func (s *sharder) chains() {
 // run is the life of a sharder: it reads the log, writing the first entry if nobody has,
 // and serves until it dies.
 func (s *sharder) run(w *world) error {
+	genesis := w.journal(s, "genesis") // one for all attempts: another one would have the same luck again
 	for {
 		err := s.Load(s.ctx)
 		if errors.Is(err, order.ErrNoLog) {
-			_, err = order.Create(s.ctx, w.journal(s, "genesis"), w.genesis)
+			_, err = order.Create(s.ctx, genesis, w.genesis)
 			if err == nil {
 				continue
 			}
