@@ -123,7 +123,7 @@ func TestAShardThatIsTooNarrowIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	order, a, b := clusters(t)
 	r := start(t, underOrder(order, a, b))
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if log := r.log.String(); strings.Count(log, "--max-txn-ops=256 --max-request-bytes=2097152") != 2 {
 			return fmt.Errorf("it logged\n%s", log)
 		}
@@ -137,17 +137,12 @@ func TestStatusSpeaksForAllShards(t *testing.T) {
 	r := start(t, underOrder(order, a, b))
 	c := r.client()
 	rev := putAt(t, c, "k")
-	st, err := c.Status(t.Context(), r.endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	size := int64(0)
+	st, size := statusAndSize(t, r, a, b)
 	for _, e := range []*etcdtest.Etcd{a, b} {
 		one, err := e.Client().Status(t.Context(), e.Endpoint)
 		if err != nil {
 			t.Fatal(err)
 		}
-		size += one.DbSize
 		if st.Version != one.Version {
 			t.Errorf("version %s, a shard has %s", st.Version, one.Version)
 		}
@@ -156,7 +151,7 @@ func TestStatusSpeaksForAllShards(t *testing.T) {
 		t.Errorf("%v; the shards have %d bytes", st, size)
 	}
 	b.Stop()
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		st, err := c.Status(t.Context(), r.endpoint)
 		if err != nil || len(st.Errors) != 1 || !strings.HasPrefix(st.Errors[0], "shard b: ") || st.DbSize >= size {
 			return fmt.Errorf("%v, %v", st, err)
@@ -164,7 +159,7 @@ func TestStatusSpeaksForAllShards(t *testing.T) {
 		return nil
 	})
 	a.Stop()
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if st, err := c.Status(t.Context(), r.endpoint); status.Code(err) != codes.Unavailable {
 			return fmt.Errorf("%v, %v", st, err)
 		}
@@ -188,7 +183,7 @@ func TestAlarmsAreThoseOfAllShards(t *testing.T) {
 	if l, err := c.AlarmList(t.Context()); err != nil || len(l.Alarms) != 1 || l.Alarms[0].Alarm != pb.AlarmType_NOSPACE {
 		t.Fatal(l, err)
 	}
-	if _, err := pb.NewMaintenanceClient(etcdtest.Conn(t, r.endpoint)).Alarm(t.Context(), full); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "sharder member alarm") {
+	if _, err := pb.NewMaintenanceClient(r.conn()).Alarm(t.Context(), full); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "sharder member alarm") {
 		t.Fatalf("an alarm raised through sharder: %v", err)
 	}
 }
@@ -198,7 +193,7 @@ func TestWhatOneOrderDoesNotServeSaysWhatToUse(t *testing.T) {
 	order, a, b := clusters(t)
 	r := start(t, underOrder(order, a, b))
 	putAt(t, r.client(), "k")
-	conn := etcdtest.Conn(t, r.endpoint)
+	conn := r.conn()
 	for method, want := range map[string]string{
 		pb.Auth_AuthEnable_FullMethodName:   "keeps no users",
 		pb.Cluster_MemberAdd_FullMethodName: "with etcdctl and its endpoints",
@@ -212,7 +207,7 @@ func TestOtherServicesOverSeveralShardsAreRefusedByName(t *testing.T) {
 	t.Parallel()
 	r := start(t, external(etcdtest.Start(t).Endpoint, etcdtest.Start(t).Endpoint))
 	putAt(t, r.client(), "k")
-	conn := etcdtest.Conn(t, r.endpoint)
+	conn := r.conn()
 	for method, want := range map[string]string{
 		pb.Auth_AuthStatus_FullMethodName:       "use an endpoint of the etcd cluster in question",
 		pb.Cluster_MemberPromote_FullMethodName: "with etcdctl and its endpoints",

@@ -16,8 +16,8 @@ import (
 func TestEveryWayOutShowsTheLeaseIDThatTheClientChose(t *testing.T) {
 	a, b := etcdtest.Start(t), etcdtest.Start(t)
 	r := start(t, external(a.Endpoint, b.Endpoint))
-	within(t, 20*time.Second, func() error { return put(r.client(), "z") })
-	conn := etcdtest.Conn(t, r.endpoint)
+	within(t, 30*time.Second, func() error { return put(r.client(), "z") })
+	conn := r.conn()
 	kv := pb.NewKVClient(conn)
 	if _, err := pb.NewLeaseClient(conn).LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: 7, TTL: 60}); err != nil {
 		t.Fatal(err)

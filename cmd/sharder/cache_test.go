@@ -25,7 +25,10 @@ func alone(endpoint string) string {
 // metric is the value of one without labels; -1 if it is not served.
 func metric(t *testing.T, address, name string) int {
 	t.Helper()
-	_, scraped := fetch(address, "/metrics")
+	code, scraped := fetch(address, "/metrics")
+	if code != 200 {
+		t.Fatal(code, scraped)
+	}
 	m := regexp.MustCompile(`(?m)^` + name + ` (\d+)$`).FindStringSubmatch(scraped)
 	if m == nil {
 		return -1
@@ -53,9 +56,9 @@ func TestOneShardIsReadFromMemory(t *testing.T) {
 	c := r.client()
 	putAt(t, c, "k1")
 	const hits = "sharder_cache_hits_total"
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		keysWith(t, c, "k")
-		if metric(t, address, hits) == 0 {
+		if metric(t, address, hits) < 1 {
 			return fmt.Errorf("nothing is answered from memory")
 		}
 		return nil
@@ -107,7 +110,7 @@ func TestWhatIsReadInANamespaceAndByHTTPIsFresh(t *testing.T) {
 	if _, err := e.Client().Delete(t.Context(), "ns/k7"); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if grpc, http := keysWith(t, c, "k"), byHTTP(); grpc != 19 || http != 19 {
 			return fmt.Errorf("%d and %d keys", grpc, http)
 		}
@@ -119,8 +122,8 @@ func TestWhatIsReadInANamespaceAndByHTTPIsFresh(t *testing.T) {
 func TestLocksAndElectionsAreSeenAtOnce(t *testing.T) {
 	t.Parallel()
 	r := start(t, alone(etcdproc.Start(t, 1).Endpoint(0))) // an embedded one leaves goroutines of these services behind
-	c, conn, ctx := r.client(), etcdtest.Conn(t, r.endpoint), t.Context()
-	g, err := c.Grant(ctx, 60)
+	c, conn, ctx := r.client(), r.conn(), t.Context()
+	g, err := c.Grant(ctx, 600)
 	if err != nil {
 		t.Fatal(err)
 	}

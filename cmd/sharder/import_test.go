@@ -209,6 +209,7 @@ func lockedEtcd(t *testing.T) (e *etcdtest.Etcd, cert, password string) {
 	dir := t.TempDir()
 	e = etcdtest.Start(t, func(c *embed.Config) {
 		c.Dir, c.ClientAutoTLS, c.SelfSignedCertValidity = dir, true, 1
+		cheap(c)
 		c.ListenClientUrls[0].Scheme, c.AdvertiseClientUrls[0].Scheme = "https", "https"
 	})
 	cert, password = filepath.Join(dir, "fixtures", "client", "cert.pem"), filepath.Join(dir, "password")

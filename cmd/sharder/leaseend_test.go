@@ -149,7 +149,7 @@ func TestALeaseExpiresOnAllShardsAtOneRevisionInTime(t *testing.T) {
 			n++
 		}
 	}
-	if late := time.Since(last) - 6*time.Second; late > 20*time.Second {
+	if late := time.Since(last) - 6*time.Second; late > 30*time.Second {
 		t.Errorf("the last key outlived its lease by %v", late)
 	}
 	all, err := one.Get(t.Context(), "", clientv3.WithPrefix())
@@ -211,10 +211,14 @@ func TestAPutThatRacesWithTheEndOfItsLease(t *testing.T) {
 		}
 	}
 	for i, e := range shards {
-		all, err := e.Client().Leases(t.Context())
-		if err != nil || len(all.Leases) > 0 {
-			t.Errorf("shard %d still has leases %v, %v", i, all, err)
-		}
+		c := e.Client()
+		within(t, 30*time.Second, func() error { // what a refused put has left there goes a little later
+			all, err := c.Leases(t.Context())
+			if err == nil && len(all.Leases) > 0 {
+				err = fmt.Errorf("shard %d still has leases %v", i, all)
+			}
+			return err
+		})
 	}
 }
 
@@ -242,8 +246,12 @@ func TestLeasesEndWithAShardAway(t *testing.T) {
 		}
 		return g.ID
 	}
-	whole := grant("a", "i", "z")
-	grant("b", "j")
+	whole, other := grant("a", "i", "z"), grant("b", "j")
+	for _, id := range []clientv3.LeaseID{whole, other} { // all of their time is for the shard to stop in
+		if _, err := one.KeepAliveOnce(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
 	shards[2].Stop()
 	if got := eventKeys(nextResponse(t, w)); got != "b j" {
 		t.Errorf("deleted with a shard away: %s", got)
@@ -280,7 +288,7 @@ func TestAMutexIsHandedOverWhenItsHoldersLeaseEnds(t *testing.T) {
 	one, two := start(t, toml).client(), start(t, toml).client()
 	putAt(t, one, "k")
 	putAt(t, two, "k")
-	holder, err := concurrency.NewSession(one, concurrency.WithTTL(3))
+	holder, err := concurrency.NewSession(one, concurrency.WithTTL(6))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -34,21 +35,44 @@ func TestStatusOverIndependentShardsIsThatOfAll(t *testing.T) {
 	for _, key := range []string{"a", "z", "y"} {
 		putAt(t, c, key)
 	}
-	var size, revision int64
+	var revision int64
 	for _, e := range []*etcdtest.Etcd{a, b} {
 		st, err := pb.NewMaintenanceClient(e.Conn()).Status(t.Context(), &pb.StatusRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		size, revision = size+st.DbSize, max(revision, st.Header.Revision)
+		revision = max(revision, st.Header.Revision)
 	}
-	st, err := c.Status(t.Context(), r.endpoint)
-	if err != nil || st.DbSize != size || st.Header.Revision != revision || st.Header.MemberId != uint64(a.Server().Server.MemberID()) || st.Leader != st.Header.MemberId || st.RaftTerm == 0 {
-		t.Errorf("%v, %v", st, err)
+	st, size := statusAndSize(t, r, a, b)
+	if st.DbSize != size || st.Header.Revision != revision || st.Header.MemberId != uint64(a.Server().Server.MemberID()) || st.Leader != st.Header.MemberId || st.RaftTerm == 0 {
+		t.Errorf("%v; the shards have %d bytes", st, size)
 	}
 	if l, err := c.AlarmList(t.Context()); err != nil || len(l.Alarms) != 0 || l.Header.ClusterId != st.Header.ClusterId {
 		t.Errorf("%v, %v", l, err)
 	}
+}
+
+// statusAndSize is what a sharder says, and the size of its shards together: they grow when they write down
+// what they have been told, a moment later.
+func statusAndSize(t *testing.T, r *sharderRun, shards ...*etcdtest.Etcd) (st *clientv3.StatusResponse, size int64) {
+	t.Helper()
+	all := func() (size int64) {
+		for _, e := range shards {
+			size += e.Server().Server.Backend().Size()
+		}
+		return size
+	}
+	c := r.client()
+	within(t, 30*time.Second, func() (err error) {
+		size = all()
+		st, err = c.Status(t.Context(), r.endpoint)
+		if now := all(); err == nil && now != size {
+			err = fmt.Errorf("the shards grew from %d to %d bytes", size, now)
+			time.Sleep(statusAge + 100*time.Millisecond) // so that the next answer is another
+		}
+		return err
+	})
+	return st, size
 }
 
 func TestClustersAreAddressedInEachShape(t *testing.T) {
@@ -65,7 +89,7 @@ func TestClustersAreAddressedInEachShape(t *testing.T) {
 	} {
 		r := start(t, c.toml)
 		putAt(t, r.client(), "k")
-		m := pb.NewMaintenanceClient(etcdtest.Conn(t, r.endpoint))
+		m := pb.NewMaintenanceClient(r.conn())
 		for shard, e := range c.etcd {
 			st, err := m.Status(naming(t.Context(), shard, e.Endpoint), &pb.StatusRequest{})
 			if err != nil || st.Header.MemberId != uint64(e.Server().Server.MemberID()) {
@@ -74,7 +98,7 @@ func TestClustersAreAddressedInEachShape(t *testing.T) {
 		}
 		for shard, e := range c.etcd {
 			ctx := metadata.AppendToOutgoingContext(t.Context(), members.ShardKey, shard)
-			l, err := pb.NewClusterClient(etcdtest.Conn(t, r.endpoint)).MemberList(ctx, &pb.MemberListRequest{})
+			l, err := pb.NewClusterClient(r.conn()).MemberList(ctx, &pb.MemberListRequest{})
 			if err != nil || len(l.Members) != 1 || l.Members[0].ID != uint64(e.Server().Server.MemberID()) || len(l.Members[0].PeerURLs) != 1 {
 				t.Errorf("%s, the members of %s: %v, %v", shape, shard, l, err)
 			}
@@ -92,7 +116,7 @@ func TestClustersAreAddressedInEachShape(t *testing.T) {
 // way of sharder's own; with one the shard decides by it.
 func TestATokenIsForTheOneShardOnly(t *testing.T) {
 	t.Parallel()
-	a, b, alone := etcdtest.Start(t), etcdtest.Start(t), etcdtest.Start(t)
+	a, b, alone := etcdtest.Start(t, cheap), etcdtest.Start(t), etcdtest.Start(t, cheap)
 	enableAuth(t, a.Client())
 	enableAuth(t, alone.Client())
 	password := filepath.Join(t.TempDir(), "password")
@@ -104,10 +128,10 @@ func TestATokenIsForTheOneShardOnly(t *testing.T) {
 	single := start(t, "[shards.a]\nendpoints = [\""+alone.Endpoint+"\"]\n"+user)
 	putAt(t, several.client(), "k")
 	token := metadata.AppendToOutgoingContext(t.Context(), "token", "nonsense")
-	if _, err := pb.NewMaintenanceClient(etcdtest.Conn(t, several.endpoint)).Status(naming(token, "a", "leader"), &pb.StatusRequest{}); err != nil {
+	if _, err := pb.NewMaintenanceClient(several.conn()).Status(naming(token, "a", "leader"), &pb.StatusRequest{}); err != nil {
 		t.Error(err)
 	}
-	if _, err := pb.NewMaintenanceClient(etcdtest.Conn(t, single.endpoint)).Status(naming(token, "a", "leader"), &pb.StatusRequest{}, grpc.WaitForReady(true)); err == nil || !strings.Contains(err.Error(), "invalid auth token") {
+	if _, err := pb.NewMaintenanceClient(single.conn()).Status(naming(token, "a", "leader"), &pb.StatusRequest{}, grpc.WaitForReady(true)); err == nil || !strings.Contains(err.Error(), "invalid auth token") {
 		t.Errorf("%v", err)
 	}
 }
@@ -116,10 +140,10 @@ func TestATokenIsForTheOneShardOnly(t *testing.T) {
 // the client.
 func TestMembersAreAddressedThoughTheyTellSharderNothing(t *testing.T) {
 	t.Parallel()
-	e := etcdtest.Start(t)
+	e := etcdtest.Start(t, cheap)
 	enableAuth(t, e.Client())
 	r := start(t, "[shards.a]\nendpoints = [\""+e.Endpoint+"\"]\n")
-	root, err := clientv3.New(clientv3.Config{Endpoints: []string{r.endpoint}, Username: "root", Password: "pw", Logger: zap.NewNop()})
+	root, err := clientv3.New(clientv3.Config{Endpoints: []string{r.up()}, Username: "root", Password: "pw", Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -35,11 +36,12 @@ func clusters(t *testing.T) (order, a, b *etcdtest.Etcd) {
 	return etcdtest.Start(t), etcdtest.Start(t), etcdtest.Start(t)
 }
 
-// putAt puts a key, once it can be, and gives the answer's revision.
+// putAt puts a key, once it can be, and gives the answer's revision. It has long enough: one that is cut
+// off may have its revision all the same.
 func putAt(t *testing.T, c *clientv3.Client, key string) (rev int64) {
 	t.Helper()
 	within(t, 30*time.Second, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		r, err := c.Put(ctx, key, "v")
 		if err == nil {
@@ -94,6 +96,9 @@ func TestFreshShardsUnderOneOrderCountFromTwo(t *testing.T) {
 	}
 }
 
+// slowness is a warning that says no more than that a member took long to answer.
+var slowness = regexp.MustCompile(`msg="?(member does not answer|member answers probes|waiting for the order cluster|shard is out of reach).*(no answer to|[Dd]eadline ?[Ee]xceeded|no member answers)`)
+
 func TestAnEmbeddedOrderKeepsItsDataOverARestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -106,8 +111,10 @@ func TestAnEmbeddedOrderKeepsItsDataOverARestart(t *testing.T) {
 		if err := r.end(); err != nil {
 			t.Fatal(err)
 		}
-		if log := r.log.String(); strings.Contains(log, "WARN") {
-			t.Errorf("it logged\n%s", log)
+		for line := range strings.Lines(r.log.String()) {
+			if strings.Contains(line, "level=WARN") && !slowness.MatchString(line) {
+				t.Errorf("it logged %s", line)
+			}
 		}
 	}
 	if found, _ := filepath.Glob(filepath.Join(dir, "*")); fmt.Sprint(found) != fmt.Sprint([]string{filepath.Join(dir, "a"), filepath.Join(dir, "order")}) {
@@ -217,7 +224,7 @@ func TestASharderWaitsForItsOrderCluster(t *testing.T) {
 	order, a, b := clusters(t)
 	order.Stop()
 	r := start(t, underOrder(order, a, b))
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if log := r.log.String(); !strings.Contains(log, "waiting for the order cluster") || !strings.Contains(log, "no member answers") {
 			return fmt.Errorf("it logged\n%s", log)
 		}
@@ -234,7 +241,7 @@ func TestASharderThatWaitsForItsOrderClusterCanBeStopped(t *testing.T) {
 	order, a, b := clusters(t)
 	order.Stop()
 	r := start(t, underOrder(order, a, b))
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if !strings.Contains(r.log.String(), "waiting") {
 			return fmt.Errorf("it does not wait")
 		}
@@ -283,7 +290,7 @@ func TestADeploymentBeginsWhenAllShardsCanBeReached(t *testing.T) {
 	order, a, b := clusters(t)
 	b.Stop()
 	r := start(t, underOrder(order, a, b))
-	within(t, 20*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if log := r.log.String(); !strings.Contains(log, "begins when all shards can be reached") || !strings.Contains(log, "shard b") {
 			return fmt.Errorf("it logged\n%s", log)
 		}

@@ -18,21 +18,12 @@ import (
 // One shard's clients answer for themselves; sharder's user is for what sharder asks.
 func TestShardersUserIsNotLentToTheClientsOfOneShard(t *testing.T) {
 	t.Parallel()
-	e := etcdtest.Start(t)
+	e := etcdtest.Start(t, cheap)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	admin := e.Client()
-	for _, do := range []func() error{
-		func() error { _, err := admin.UserAdd(ctx, "root", "secret"); return err },
-		func() error { _, err := admin.UserGrantRole(ctx, "root", "root"); return err },
-		func() error { _, err := admin.AuthEnable(ctx); return err },
-	} {
-		if err := do(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	enableAuth(t, e.Client())
 	password := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
+	if err := os.WriteFile(password, []byte("pw\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r, operators := withSite(t, fmt.Sprintf("[shards.a]\nendpoints = [%q]\nusername = \"root\"\npassword_file = %q\n", e.Endpoint, password))
@@ -47,7 +38,7 @@ func TestShardersUserIsNotLentToTheClientsOfOneShard(t *testing.T) {
 		t.Errorf("a relayed call of nobody's: %v", err)
 	}
 	answers(t, operators, "/health", 200, `"health":"true"`) // the report asks the shard as sharder
-	root, err := clientv3.New(clientv3.Config{Endpoints: []string{r.endpoint}, Username: "root", Password: "secret", Logger: zap.NewNop()})
+	root, err := clientv3.New(clientv3.Config{Endpoints: []string{r.up()}, Username: "root", Password: "pw", Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

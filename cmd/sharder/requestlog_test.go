@@ -23,7 +23,7 @@ func TestTheRequestLogHasEveryRequestAndNothingOfWhatItIsAbout(t *testing.T) {
 	if _, err := c.Authenticate(t.Context(), "secretuser", "secretpassword"); err == nil {
 		t.Fatal("there are no users, and one came in")
 	}
-	within(t, 10*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		text := r.log.String()
 		for _, want := range []string{
 			"msg=request rpc=/etcdserverpb.KV/Put client=127.0.0.1:", "rpc=/etcdserverpb.KV/Range", "code=OK",

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/etcdtest"
 )
@@ -44,7 +46,7 @@ func TestASharderMakesACertificateAndKeepsIt(t *testing.T) {
 	if err := asks(t, r.endpoint, known); err != nil {
 		t.Error(err)
 	}
-	if err := put(etcdtest.Client(t, r.endpoint), "k"); err == nil {
+	if err := asksBy(t, r.endpoint, insecure.NewCredentials()); err == nil {
 		t.Error("let in: in the clear")
 	}
 	if err := r.end(); err != nil {

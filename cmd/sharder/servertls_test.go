@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/sharder/sharder/integration/certs"
@@ -25,7 +26,6 @@ import (
 	"github.com/sharder/sharder/stages/backend"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // secured starts a sharder that serves TLS, with more lines in its table, and for operators, too,
@@ -40,17 +40,22 @@ func secured(t *testing.T, cert, key, more string, metrics ...string) *sharderRu
 	return start(t, top+fmt.Sprintf("drain_timeout = \"1s\"\n[tls]\ncert = %q\nkey = %q\n%s\n[shards.a]\nendpoints = [%q]\n[routes]\n\"\" = \"a\"\n", cert, key, more, e.Endpoint))
 }
 
-// asks makes one request over TLS.
+// asks makes one request over TLS. Who is turned away is told at once; etcd's client would try again.
 func asks(t *testing.T, endpoint string, conf *tls.Config) error {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"https://" + endpoint}, TLS: conf, DialTimeout: 5 * time.Second})
+	return asksBy(t, endpoint, credentials.NewTLS(conf))
+}
+
+func asksBy(t *testing.T, endpoint string, creds credentials.TransportCredentials) error {
+	t.Helper()
+	c, err := grpc.NewClient("passthrough:///"+endpoint, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	_, err = c.Get(ctx, "k")
+	_, err = pb.NewKVClient(c).Range(ctx, &pb.RangeRequest{Key: []byte("k")})
 	return err
 }
 
@@ -84,7 +89,7 @@ func TestClientsComeOverTLS(t *testing.T) {
 			t.Errorf("let in: %s", name)
 		}
 	}
-	if err := put(etcdtest.Client(t, r.endpoint), "k"); err == nil {
+	if err := asksBy(t, r.endpoint, insecure.NewCredentials()); err == nil {
 		t.Error("let in: in the clear")
 	}
 }
@@ -159,7 +164,7 @@ func getOver(t *testing.T, endpoint, path string, c *tls.Config) (text, proto st
 	t.Helper()
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: !slices.Equal(c.NextProtos, []string{"http/1.1"})}
 	defer tr.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Get("https://" + endpoint + path)
+	resp, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Get("https://" + endpoint + path)
 	if err != nil {
 		return "", "", err
 	}
@@ -228,7 +233,7 @@ func TestHTTPWithCertificatesOnBothSides(t *testing.T) {
 			}
 		}
 		tr := &http.Transport{TLSClientConfig: c.Clone()}
-		resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Post("https://"+r.endpoint+"/v3/kv/range", "application/json", strings.NewReader(`{"key":"aw=="}`))
+		resp, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Post("https://"+r.endpoint+"/v3/kv/range", "application/json", strings.NewReader(`{"key":"aw=="}`))
 		if err != nil || resp.StatusCode != 200 {
 			t.Errorf("%s: JSON: %v %v", name, resp, err)
 		} else {
@@ -239,7 +244,7 @@ func TestHTTPWithCertificatesOnBothSides(t *testing.T) {
 	for name, c := range map[string]*tls.Config{
 		"nothing": mustTLS(t, ca.File, "", ""), "a stranger's": mustTLS(t, ca.File, strangeCert, strangeKey), "a revoked one": mustTLS(t, ca.File, goneCert, goneKey),
 	} {
-		within(t, 5*time.Second, func() error { // the list is read once a second
+		within(t, 30*time.Second, func() error { // the list is read once a second
 			if text, _, err := getOver(t, r.endpoint, "/health", c); err == nil {
 				return fmt.Errorf("let in with %s: %q", name, text)
 			}
@@ -273,7 +278,7 @@ func TestANewCertificateDropsNobody(t *testing.T) {
 	}
 	before := shown(t, r.endpoint)
 	ca.Issue("server") // over the older one
-	within(t, 10*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if shown(t, r.endpoint).Equal(before) {
 			return errors.New("the old one is shown")
 		}
@@ -350,14 +355,13 @@ func TestAClientOfGRPCThatOffersBothIsServedAlike(t *testing.T) {
 	if want := rpctypes.ErrGRPCFutureRev; status.Code(err) != codes.OutOfRange || status.Convert(err).Message() != status.Convert(want).Message() {
 		t.Errorf("%v", err)
 	}
-	if open := watchesOn(t, conn, 10); open != 2 {
-		t.Errorf("%d of 10 streams could be opened", open)
-	}
+	openWatches(t, conn, 2)
+	noMoreWatches(t, conn)
 	began := time.Now()
 	if err := r.end(); err != nil { // with streams open
 		t.Error(err)
 	}
-	if d := time.Since(began); d > 5*time.Second {
+	if d := time.Since(began); d > 30*time.Second { // without the bound of a second it would not end
 		t.Errorf("draining took %v", d)
 	}
 }

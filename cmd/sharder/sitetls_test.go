@@ -83,7 +83,7 @@ func TestTheFilesOfOperatorsAreReadAgain(t *testing.T) {
 	ca.Revoke(otherCert)
 	before := shown(t, address)
 	ca.Issue("server") // over the older one
-	within(t, 10*time.Second, func() error {
+	within(t, 30*time.Second, func() error {
 		if shown(t, address).Equal(before) {
 			return errors.New("the old certificate is shown")
 		}
@@ -163,12 +163,18 @@ func TestStatusAsksOverTLSAndOnASocket(t *testing.T) {
 			}
 			return nil
 		})
-		if code, stdout, stderr := statusOf(t, alone("127.0.0.1:1"), append(c.flags, "--endpoint", c.metrics)...); code != 0 || !strings.Contains(stdout, "a running sharder at ") {
-			t.Errorf("%s: exit %d: %s%s", c.metrics, code, stdout, stderr)
-		}
-		if code, _, stderr := statusOf(t, seen); (code == 0) != (c.table == "") {
-			t.Errorf("%s without a certificate: exit %d: %s", c.metrics, code, stderr)
-		}
+		within(t, 30*time.Second, func() error { // a running sharder does not wait long for its clusters
+			if code, stdout, stderr := statusOf(t, alone("127.0.0.1:1"), append(c.flags, "--endpoint", c.metrics)...); code != 0 || !strings.Contains(stdout, "a running sharder at ") {
+				return fmt.Errorf("%s: exit %d: %s%s", c.metrics, code, stdout, stderr)
+			}
+			return nil
+		})
+		within(t, 30*time.Second, func() error {
+			if code, _, stderr := statusOf(t, seen); (code == 0) != (c.table == "") {
+				return fmt.Errorf("%s without a certificate: exit %d: %s", c.metrics, code, stderr)
+			}
+			return nil
+		})
 		if err := r.end(); err != nil {
 			t.Fatal(err)
 		}

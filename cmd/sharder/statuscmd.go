@@ -214,14 +214,18 @@ func lookAt(ctx context.Context, cfg *conf.Config) (r *report, err error) {
 	return r, err
 }
 
-// readLogOnce reads the order log up to where it is now.
+// readLogOnce reads the order log up to where it is now. It leaves more than half of the time that there
+// is to what is asked behind it.
 func (f *fleet) readLogOnce(ctx context.Context) error {
 	c := f.central
 	if c == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*2/5)
+		defer cancel()
+	}
 	switch err := c.order.Load(ctx); {
 	case errors.Is(err, order.ErrNoLog):
 		return errors.New("there is none: the deployment has not begun, or this is not its order cluster")
