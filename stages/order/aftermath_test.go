@@ -118,9 +118,7 @@ func TestARecordThatIsGoneTellsThatTheBatchIsOver(t *testing.T) {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	r.finished(s)
-	for len(r.records()) > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	r.eventually("its record goes", func() bool { return len(r.records()) == 0 })
 	close(proceed)
 	r.finished(other)
 	if next := r.doTxn(other, puts("2", "a", "b")).Header.Revision; next != 3 {

@@ -15,13 +15,9 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// queueTimeout is how long a batch waits behind others before its coordinator gives it up,
-// and twice that until anybody does.
-const queueTimeout = 2 * time.Second
-
 // wait waits until a queued batch is first on its shards; too long, and it is given up.
 func (d *drive) wait(ctx context.Context, b *batch) error {
-	limit := queueTimeout
+	limit := d.order.opts.QueueTimeout
 	if d.takeover {
 		limit = 0 // whoever takes it over has waited before
 	}
@@ -60,7 +56,10 @@ func (d *drive) decide(ctx context.Context, b *batch) error {
 	}
 	var items []Outcome
 	if err == nil {
-		items, err = d.evaluate(ctx, b, fences)
+		if err := d.coverFences(ctx, b, fences); err != nil {
+			return err
+		}
+		items, err = d.evaluate(ctx, fences)
 	}
 	entry := &Decided{ID: b.ID, At: fences, Items: items}
 	switch {
@@ -108,16 +107,8 @@ func (d *drive) fence(ctx context.Context, b *batch) ([]Covered, error) {
 const evaluateTimeouts = 3
 
 // evaluate says what becomes of each item on the state at the fences.
-func (d *drive) evaluate(ctx context.Context, b *batch, fences []Covered) ([]Outcome, error) {
+func (d *drive) evaluate(ctx context.Context, fences []Covered) ([]Outcome, error) {
 	o := d.order
-	if o.mustCover(d.items, fences) {
-		if err := d.append(ctx, Entry{Fenced: &Fenced{ID: b.ID, At: fences}}); err != nil {
-			return nil, err
-		}
-		if err := d.traced(ctx, StepFenced, b.ID, b.Shards); err != nil {
-			return nil, err
-		}
-	}
 	at := o.cutAt(fences)
 	ctx, cancel := context.WithTimeout(ctx, evaluateTimeouts*o.opts.StepTimeout)
 	defer cancel()
@@ -127,6 +118,18 @@ func (d *drive) evaluate(ctx context.Context, b *batch, fences []Covered) ([]Out
 		}
 		return o.evaluateTxn(ctx, &it, at)
 	})
+}
+
+// coverFences has what is before the fences covered, if the items can't be evaluated without.
+// An error is one of the order cluster, and no reason to roll the batch back.
+func (d *drive) coverFences(ctx context.Context, b *batch, fences []Covered) error {
+	if !d.order.mustCover(d.items, fences) {
+		return nil
+	}
+	if err := d.append(ctx, Entry{Fenced: &Fenced{ID: b.ID, At: fences}}); err != nil {
+		return err
+	}
+	return d.traced(ctx, StepFenced, b.ID, b.Shards)
 }
 
 // mustCover tells whether what is before the fences has to be covered before the items can

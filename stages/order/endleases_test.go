@@ -98,7 +98,10 @@ func TestALeaseThatHasEndedEndsAgainWithoutARevision(t *testing.T) {
 	asleep := r.sharder(func(o *order.Options) {
 		o.Trace = func(ctx context.Context, s order.Step) error {
 			if s.Name == order.StepDecide && !s.Takeover {
-				<-wake
+				select {
+				case <-wake:
+				case <-ctx.Done():
+				}
 			}
 			return nil
 		}
@@ -108,9 +111,7 @@ func TestALeaseThatHasEndedEndsAgainWithoutARevision(t *testing.T) {
 	before := r.Put(s, "a", "1")
 	slept := make(chan error, 1)
 	go func() { slept <- asleep.EndLease(r.ctx(), on, 7, false) }()
-	for r.Range(s, "b", "c") != fmt.Sprintf("at %d", before+1) {
-		time.Sleep(5 * time.Millisecond)
-	}
+	r.eventually("another has ended it", func() bool { return r.Range(s, "b", "c") == fmt.Sprintf("at %d", before+1) })
 	if err := s.EndLease(r.ctx(), on, 7, true); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func TestLeasesThatEndTogetherShareBatches(t *testing.T) {
 func TestAShardThatIsAwayHoldsUpTheLeasesItHasKeysOfAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3)
-	s := r.sharder(nil)
+	s := r.sharder(func(o *order.Options) { o.QueueTimeout = 2 * time.Second }) // then one gives up what it waits for
 	both, elsewhere, alone := r.grant(s, 7, 0, 2), r.grant(s, 8, 0, 1), r.grant(s, 9, 2)
 	r.etcds[2].Stop()
 	short := func(on []*stages.Shard, id int64) error {
@@ -198,7 +199,12 @@ func TestAShardThatIsAwayHoldsUpTheLeasesItHasKeysOfAlone(t *testing.T) {
 		defer cancel()
 		return s.EndLease(ctx, on, id, true)
 	}
-	for range 5 {
+	r.eventually("the end of its lease is in the log", func() bool {
+		_ = short(alone, 9)
+		st, _ := s.Status()
+		return len(st.Open) > 0
+	})
+	for range 4 {
 		var where *stages.ShardError
 		if err := short(alone, 9); !errors.As(err, &where) || where.Shard.Name != "c" {
 			t.Fatalf("the lease of a shard that is away: %v", err)

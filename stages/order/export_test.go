@@ -62,6 +62,13 @@ func (o *Order) Waiting() int {
 	return len(o.queue.waiting)
 }
 
+// MetFence tells whether a write of this process has met a fence on a shard.
+func (o *Order) MetFence(shard int) bool {
+	o.fences.mu.Lock()
+	defer o.fences.mu.Unlock()
+	return o.fences.shards[shard].met > 0
+}
+
 // RandomTxn makes up a Txn about few keys, without leases, when the newest revision is
 // about the one given. What etcd itself does not survive is left out.
 func RandomTxn(rnd *rand.Rand, revision int64) *pb.TxnRequest {

@@ -44,7 +44,6 @@ func TestBatchesAreCarriedOnUnderTheRoutesThatTheyWereOpenedWith(t *testing.T) {
 func TestABatchOfOtherRoutesIsRolledBackInTheEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
-	s := r.sharder(nil)
 	b := newBrake(order.StepOpen)
 	foreign := r.sharder(func(o *order.Options) {
 		b.options(o)
@@ -54,6 +53,7 @@ func TestABatchOfOtherRoutesIsRolledBackInTheEnd(t *testing.T) {
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "outcome unknown") {
 		t.Errorf("its client is told: %v", err)
 	}
+	s := r.sharder(func(o *order.Options) { o.QueueTimeout = 500 * time.Millisecond })
 	r.finished(s)
 	if got, want := r.Range(s, "a", "z"), "at 1"; got != want {
 		t.Errorf("%q, want %q", got, want)

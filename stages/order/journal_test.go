@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sourcegraph/conc"
 	"google.golang.org/grpc"
@@ -254,11 +253,9 @@ func TestASharderThatFallsBehindLoadsTheCheckpoint(t *testing.T) {
 	w.setStream(nil)
 	want := fmt.Sprintf("a=last@2/%d b=9@3/%d at %d", last, last-2, last)
 	for name, x := range map[string]*sharder{"behind": behind, "starts": r.sharder(nil), "saved": s} {
-		ctx, cancel := context.WithTimeout(r.ctx(), 20*time.Second)
-		if err := settled(ctx, x.tryGet("a")); err != nil {
+		if err := settled(r.ctx(), x.tryGet("a")); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		cancel()
 		if got := r.Range(x, "a", "z"); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}

@@ -40,7 +40,7 @@ func (d *drive) wind(ctx context.Context, b *batch) error {
 	if b.Phase == decided {
 		return errForeign
 	}
-	patient, cancel := context.WithTimeout(ctx, 2*queueTimeout)
+	patient, cancel := context.WithTimeout(ctx, 2*d.order.opts.QueueTimeout)
 	defer cancel()
 	err := d.order.until(patient, func(s *state) bool {
 		now := s.batches.find(b.ID)

@@ -31,6 +31,9 @@ type Options struct {
 	// StepTimeout bounds one call of a batch to a shard. A batch that is not decided by
 	// then is rolled back; one that is, is tried again. 1 s.
 	StepTimeout time.Duration
+	// QueueTimeout is how long a batch waits behind others before its coordinator gives it
+	// up; after twice that anybody does. 2 s.
+	QueueTimeout time.Duration
 	// CheckpointEntries is after how many entries a checkpoint is written. 10000.
 	CheckpointEntries int
 	// BatchItems is how many transactions over several shards go into one batch, at most. 32.
@@ -81,6 +84,7 @@ func (o Options) withDefaults() Options {
 	duration(&o.Patience, 100*time.Millisecond)
 	duration(&o.ProbeInterval, time.Second)
 	duration(&o.StepTimeout, time.Second)
+	duration(&o.QueueTimeout, 2*time.Second)
 	duration(&o.SweepDelay, 20*time.Second)
 	if o.CheckpointEntries <= 0 {
 		o.CheckpointEntries = 10_000

@@ -13,7 +13,7 @@ func TestSharderCompactsByItself(t *testing.T) {
 	short := func(o *order.Options) { o.Retention = order.Retention{Period: 500 * time.Millisecond} }
 	s, other := r.sharder(short), r.sharder(short)
 	var last int64
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		last = r.Put(s, "a", "1")
 		r.Put(other, "b", "1")
 		if s.Compacted() > 5 && other.Compacted() > 5 {

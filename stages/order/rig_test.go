@@ -115,7 +115,11 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 	if _, err := order.Create(r.t.Context(), journal, r.genesis); err != nil {
 		r.t.Fatal(err)
 	}
-	o := order.Options{Journal: journal, Shards: s.table.Shards(), Fingerprint: r.genesis.Fingerprint, Term: journal.Term}
+	o := order.Options{
+		Journal: journal, Shards: s.table.Shards(), Fingerprint: r.genesis.Fingerprint, Term: journal.Term,
+		// An etcd that is merely slow is not to end a transaction. One that has stopped refuses calls at once.
+		StepTimeout: 30 * time.Second, QueueTimeout: 30 * time.Second,
+	}
 	if opts != nil {
 		opts(&o)
 	}
@@ -184,10 +188,36 @@ func (r *rig) Range(s *sharder, key, end string, edit ...func(*pb.RangeRequest))
 	return fmt.Sprintf("%sat %d", text, resp.Header.Revision)
 }
 
+// hourglass is a context whose time is up when a test says so: how long that takes in
+// earnest depends on the machine.
+type hourglass struct {
+	context.Context
+	once sync.Once
+	up   chan struct{}
+}
+
+func (r *rig) hourglass() *hourglass {
+	return &hourglass{Context: r.ctx(), up: make(chan struct{})}
+}
+
+// expire has the time be up.
+func (h *hourglass) expire() { h.once.Do(func() { close(h.up) }) }
+
+func (h *hourglass) Done() <-chan struct{} { return h.up }
+
+func (h *hourglass) Err() error {
+	select {
+	case <-h.up:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
 // ctx bounds a test, from its first use on.
 func (r *rig) ctx() context.Context {
 	r.once.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		r.t.Cleanup(cancel)
 		r.deadline = ctx
 	})

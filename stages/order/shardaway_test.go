@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,13 +53,17 @@ func TestAShardThatGoesAwayBeforeTheDecisionHasItRolledBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3)
 	b := newBrake(order.StepFence)
-	s, other := r.sharder(b.options), r.sharder(nil)
+	s := r.sharder(b.options)
 	for _, k := range []string{"a", "b", "c"} {
 		r.Put(s, k, "1")
 	}
 	txn := puts("2", "a", "b", "c")
 	txn.Compare = []*pb.Compare{modIs("b", pb.Compare_EQUAL, 3)}
-	_, err := r.halted(s, b, txn, r.etcds[1].Stop)
+	var other *sharder // from then on: before, it would decide in the place of the one that is halted
+	_, err := r.halted(s, b, txn, func() {
+		r.etcds[1].Stop()
+		other = r.sharder(nil)
+	})
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "shard b") || !strings.Contains(err.Error(), "nothing was done") {
 		t.Fatalf("the client was told: %v", err)
 	}
@@ -86,9 +91,13 @@ func TestAShardThatGoesAwayAfterTheDecisionKeepsNobodyElse(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, 3)
 			b := newBrake(step)
-			s, other := r.sharder(b.options), r.sharder(nil)
+			s := r.sharder(b.options)
+			var other *sharder // before, it would apply in the place of the one that is halted
 			// Nothing is read, so a shard that is fenced may go away even before.
-			resp, err := r.halted(s, b, puts("1", "a", "b", "c"), r.etcds[1].Stop)
+			resp, err := r.halted(s, b, puts("1", "a", "b", "c"), func() {
+				r.etcds[1].Stop()
+				other = r.sharder(nil)
+			})
 			if err != nil || resp.Header.Revision != 2 {
 				t.Fatalf("%v, %v", resp, err)
 			}
@@ -119,21 +128,20 @@ func TestAShardThatGoesAwayAfterTheDecisionKeepsNobodyElse(t *testing.T) {
 func TestAShardThatIsSilentUnderItsFenceHasItRolledBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
-	b := newBrake(order.StepFence)
 	silent := &wire{}
-	s := r.sharder(func(o *order.Options) {
-		b.options(o)
-		o.StepTimeout = 200 * time.Millisecond
-	}, onShard(1, silent))
+	s := r.sharder(func(o *order.Options) { o.StepTimeout = 200 * time.Millisecond }, onShard(1, silent))
 	r.Put(s, "b", "1")
 	txn := puts("2", "a", "b")
 	txn.Compare = []*pb.Compare{modIs("b", pb.Compare_EQUAL, 2)}
-	_, err := r.halted(s, b, txn, func() {
-		silent.set(func(ctx context.Context, method string, _ any) error {
-			<-ctx.Done()
-			return status.FromContextError(ctx.Err()).Err()
-		})
+	var fenced atomic.Bool
+	silent.set(func(ctx context.Context, method string, _ any) error {
+		if method == pb.KV_Txn_FullMethodName && fenced.CompareAndSwap(false, true) || !fenced.Load() {
+			return nil
+		}
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
 	})
+	_, err := s.txn(r.ctx(), txn)
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "nothing was done") {
 		t.Fatalf("the client was told: %v", err)
 	}

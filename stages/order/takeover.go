@@ -74,7 +74,7 @@ func (o *Order) stuck(queue []batch, seen map[string]sighting, now time.Time) (o
 		case !known || s.phase != b.Phase || s.left != len(b.Left):
 			least := takeoverAfter
 			if b.Phase == queued {
-				least = 2 * queueTimeout // then it is given up; its coordinator does that sooner
+				least = 2 * o.opts.QueueTimeout // then it is given up; its coordinator does that sooner
 			}
 			seen[b.Nonce] = sighting{b.Phase, len(b.Left), now, least + o.opts.Random(takeoverAfter)}
 		case now.Sub(s.since) >= s.limit && !o.drives.has(b.Nonce):

@@ -106,9 +106,12 @@ func TestAWriteWaitsForTheFenceThatItMeets(t *testing.T) {
 	wg.Go(func() { r.doTxn(s, puts("1", "a", "b")) })
 	b.await(r.ctx(), t)
 
-	short, cancel := context.WithTimeout(r.ctx(), 200*time.Millisecond)
-	defer cancel()
-	_, err := s.put(short, &pb.PutRequest{Key: []byte("a"), Value: []byte("never")})
+	hour := r.hourglass()
+	wg.Go(func() {
+		defer hour.expire()
+		r.eventually("a write meets the fence", func() bool { return s.MetFence(0) })
+	})
+	_, err := s.put(hour, &pb.PutRequest{Key: []byte("a"), Value: []byte("never")})
 	if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "nothing was written") {
 		t.Fatalf("a write that has no time for the fence: %v", err)
 	}
@@ -235,9 +238,12 @@ func TestAClientThatGoesAwayIsToldWhatIsKnown(t *testing.T) {
 		errs <- err
 	})
 	b.await(r.ctx(), t)
-	short, cancel := context.WithTimeout(r.ctx(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := s.txn(short, puts("never", "a", "b")); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "nothing was done") {
+	hour := r.hourglass()
+	wg.Go(func() {
+		defer hour.expire()
+		r.eventually("it waits", func() bool { return s.Waiting() > 0 })
+	})
+	if _, err := s.txn(hour, puts("never", "a", "b")); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "nothing was done") {
 		t.Errorf("one that has waited in the queue: %v", err)
 	}
 	leave()
