@@ -10,19 +10,25 @@ package etcdproc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc/status"
 
 	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/ports"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -236,6 +242,73 @@ func (c *Cluster) Follower() int {
 	}
 	c.t.Fatal("etcd: no follower")
 	return -1
+}
+
+// Elections is how often the running members have come to have a leader since each began, those in but
+// left out: a member that was frozen or cut off has one again when it is back, and one that is can't say.
+// While the number stays the same, no request met an election on the others, not even one that left
+// everything as it was. It waits for an election under way.
+func (c *Cluster) Elections(but ...int) (n int) {
+	c.t.Helper()
+	for i := range c.members {
+		if c.members[i].cmd == nil || slices.Contains(but, i) {
+			continue
+		}
+		c.await(i)
+		n += c.seen(i)
+	}
+	return n
+}
+
+// seen is what member i counts of its leaders.
+func (c *Cluster) seen(i int) (n int) {
+	c.t.Helper()
+	transport := &http.Transport{DisableKeepAlives: true}
+	if c.config.client != nil {
+		transport.TLSClientConfig = c.config.client.TLS
+	}
+	resp, err := (&http.Client{Transport: transport, Timeout: readyTimeout}).Get(c.Endpoint(i) + "/metrics")
+	if err != nil {
+		c.t.Fatalf("etcd %d: %v", i, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	_, rest, ok := strings.Cut(string(text), "\netcd_server_leader_changes_seen_total ")
+	if _, scan := fmt.Sscan(rest, &n); err != nil || !ok || scan != nil {
+		c.t.Fatalf("etcd %d: its metrics: %v, %v", i, err, scan)
+	}
+	return n
+}
+
+// ElectionError reports whether an error is one by which etcd tells of an election to those whose request
+// met it, and not to blame on what lies between. Leadership may change at any time where a machine is slow.
+func ElectionError(err error) bool {
+	s, ok := status.FromError(err)
+	if e := (rpctypes.EtcdError{}); errors.As(err, &e) { // as clientv3 has it
+		s, ok = status.New(e.Code(), e.Error()), true
+	}
+	return ok && err != nil && slices.ContainsFunc(electionErrors, func(e error) bool { return s.Message() == rpctypes.ErrorDesc(e) })
+}
+
+// electionErrors are those of requests that found no leader, or lost it.
+var electionErrors = []error{
+	rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCLeaderChanged, rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCTimeoutDueToLeaderFail,
+	rpctypes.ErrGRPCTimeoutDueToConnectionLost,
+}
+
+// Despite takes a step that a test needs and that is not what it is about; one that met an election is taken
+// again.
+func (c *Cluster) Despite(step func() error) {
+	c.t.Helper()
+	for end := time.Now().Add(readyTimeout); ; time.Sleep(50 * time.Millisecond) {
+		err := step()
+		if err == nil {
+			return
+		}
+		if !ElectionError(err) || time.Now().After(end) {
+			c.t.Fatal(err)
+		}
+	}
 }
 
 // status asks one running member.

@@ -70,9 +70,9 @@ func (e *Etcd) run() {
 	}
 	select {
 	case <-etcd.Server.ReadyNotify():
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		etcd.Close()
-		e.t.Fatal("etcd: not ready after 30s")
+		e.t.Fatal("etcd: not ready after a minute")
 	}
 	e.etcd = etcd
 }
