@@ -13,12 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sharder/sharder/integration/leaks"
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sourcegraph/conc/panics"
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // Errors that tests compare by identity.
 var (

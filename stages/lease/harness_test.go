@@ -11,12 +11,12 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/leaks"
 	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) {
 	// They wait for clocks more than they work.
 	flag.Set("test.parallel", "4")
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 // tap is a connection that a test looks into and interferes with.

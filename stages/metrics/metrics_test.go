@@ -8,17 +8,17 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sharder/sharder/integration/leaks"
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages/metrics"
 	"github.com/sharder/sharder/stages/order"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // scrape gives what Prometheus would read, by name and labels.
 func scrape(t *testing.T, m *metrics.Metrics) map[string]string {
