@@ -31,18 +31,19 @@ type lane struct {
 	failures int        // since the last answer
 }
 
-const (
-	// maxInflight bounds what is sent ahead of the answers, to less than a stream's
-	// flow control window: Send never blocks.
-	maxInflight = 1024
-	// maxAttempts is how often a renewal is sent before the last error is its
-	// answer; patience usually ends before.
-	maxAttempts = 10
-)
+// maxInflight bounds what is sent ahead of the answers, to less than a stream's
+// flow control window: Send never blocks.
+const maxInflight = 1024
+
+// gaveUp tells, when a stream has broken, whether a renewal was tried for so long that the
+// error is its answer. It says more than that the patience is at its end, which is soon.
+func (r *renewal) gaveUp(patience time.Duration) bool {
+	return time.Since(r.pushed) > patience*4/5
+}
 
 // push queues a renewal. Called with g.mu held.
 func (l *lane) push(r *renewal) {
-	r.lane = l
+	r.lane, r.pushed = l, time.Now()
 	l.queue = append(l.queue, r)
 	l.nudge()
 }
@@ -189,8 +190,8 @@ func (l *lane) answered(resp *pb.LeaseKeepAliveResponse) bool {
 
 // broken puts what was not answered back into the queue and says how long to wait
 // before opening the stream again. If etcd refused, that was about the oldest one,
-// which gets the error; if the way to etcd failed, all were tried once more. That there is
-// no leader is about all of a group that requires one.
+// which gets the error; if the way to etcd failed, all are tried once more, as long
+// as there is patience. That there is no leader is about all of a group that requires one.
 func (l *lane) broken(err error) time.Duration {
 	l.g.mu.Lock()
 	defer l.g.mu.Unlock()
@@ -202,10 +203,7 @@ func (l *lane) broken(err error) time.Duration {
 		again = nil
 	}
 	for i, r := range again {
-		if !refusal {
-			r.attempts++
-		}
-		if refusal && i == 0 || r.attempts >= maxAttempts {
+		if refusal && i == 0 || !refusal && r.gaveUp(l.g.r.patience) {
 			l.g.finish(r, nil, at(l.g.r.shard, err))
 			continue
 		}

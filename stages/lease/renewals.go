@@ -90,13 +90,13 @@ type group struct {
 // than the request; if one is on its way, the request waits for the next, which is
 // sent when that one has been answered.
 type renewal struct {
-	id       int64
-	lane     *lane
-	waiting  int  // requests; with none left it needn't be sent
-	sent     bool // on its way: not to be joined
-	sentAt   time.Time
-	attempts int
-	next     *renewal
+	id      int64
+	lane    *lane
+	pushed  time.Time // when it came to its lane
+	waiting int       // requests; with none left it needn't be sent
+	sent    bool      // on its way: not to be joined
+	sentAt  time.Time
+	next    *renewal
 
 	done chan struct{} // closed when resp or err is there
 	resp *pb.LeaseKeepAliveResponse

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/pipeline"
@@ -59,9 +61,22 @@ func startWorld(t *testing.T, home string, opts ...etcdtest.Option) *world {
 	w := &world{t: t, names: []string{"a", "b", "c"}, home: home, etcds: map[string]*etcdtest.Etcd{}, conns: map[string]*grpc.ClientConn{}}
 	for _, n := range w.all() {
 		w.etcds[n] = etcdtest.Start(t, opts...)
-		w.conns[n] = w.etcds[n].Conn()
+		w.conns[n] = soon(t, w.etcds[n].Endpoint)
 	}
 	return w
+}
+
+// soon is a connection that comes back soon after the other end does.
+func soon(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	c, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: 5 * time.Second}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 // isApart tells whether home is apart.
@@ -115,7 +130,7 @@ func (w *world) sharder(change ...func(*Options)) *sharder {
 	if os.Getenv("LEASE_LOG") != "" {
 		o.Logger = slog.Default()
 	}
-	o.Timeout, o.Patience = 20*time.Second, 20*time.Second // for a machine that is busy with other things
+	o.Timeout, o.Patience = 30*time.Second, 30*time.Second // for a machine that is busy with other things
 	for _, f := range change {
 		f(&o)
 	}
@@ -157,7 +172,7 @@ func (s *sharder) runs() (kill func()) {
 
 // do sends one operation to a shard through the middleware.
 func (s *sharder) do(shard string, op *pb.RequestOp) (*pb.ResponseOp, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	call := stages.Call{Op: &stages.Op{Request: op}, Shard: s.shards[shard], Request: op}
 	stage := pipeline.Stage[stages.Call, stages.Reply](stages.CallShard)
@@ -201,10 +216,59 @@ func (s *sharder) mustGrant(id, ttl int64) int64 {
 }
 
 func (s *sharder) revoke(id int64) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, err := s.Revoke(ctx, &pb.LeaseRevokeRequest{ID: id})
 	return stages.ErrorStatus(err)
+}
+
+// expire does what home's etcd does when the time of leases is up.
+func (s *sharder) expire(ids ...int64) {
+	s.t.Helper()
+	for _, id := range ids {
+		rec, ok := s.known.lease(id)
+		if !ok {
+			s.t.Fatalf("lease %x is not known", id)
+		}
+		s.w.expireOn(s.w.home, rec.shardID)
+	}
+}
+
+// expireOn does it to a lease of any etcd, by its id there.
+func (w *world) expireOn(cluster string, id int64) {
+	w.t.Helper()
+	if _, err := pb.NewLeaseClient(w.conns[cluster]).LeaseRevoke(w.t.Context(), &pb.LeaseRevokeRequest{ID: id}, grpc.WaitForReady(true)); err != nil {
+		w.t.Fatalf("lease %x on %s: %v", id, cluster, err)
+	}
+}
+
+// keptAlive renews leases straight at home until let is called, so that they live while a
+// test prepares what is to happen at their end, however busy the machine is. let gives a
+// moment before the last renewal: from there on each has its whole time.
+func (s *sharder) keptAlive(ids ...int64) (let func() time.Time) {
+	s.t.Helper()
+	stream := keepAlive(s.t, pb.NewLeaseClient(s.w.conns[s.w.home]))
+	stop, done := make(chan struct{}), make(chan time.Time, 1)
+	go func() {
+		for {
+			last := time.Now()
+			for _, id := range ids {
+				rec, _ := s.known.lease(id)
+				if r, err := renew(stream, rec.shardID); err != nil || r.TTL == 0 {
+					s.t.Errorf("renewal of lease %x: %v, %v", id, r, err)
+				}
+			}
+			select {
+			case <-stop:
+				done <- last
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}()
+	let = sync.OnceValue(func() time.Time { close(stop); return <-done })
+	s.t.Cleanup(func() { let() })
+	return let
 }
 
 // get reads a key of a shard through the middleware.
