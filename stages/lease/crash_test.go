@@ -143,10 +143,15 @@ func TestNothingIsLeftWhereverAnAttacherDies(t *testing.T) {
 }
 
 func TestNothingIsLeftWhereverAGranterDies(t *testing.T) {
-	everyStep(t, 20*time.Second, func(s *sharder) error {
-		r, err := s.Grant(context.Background(), &pb.LeaseGrantRequest{ID: 7, TTL: 4})
+	const ttl = 4
+	everyStep(t, time.Minute, func(s *sharder) error {
+		begin := time.Now()
+		r, err := s.Grant(context.Background(), &pb.LeaseGrantRequest{ID: 7, TTL: ttl})
 		if err == nil {
 			err = s.put("c", "k", r.ID)
+		}
+		if isLeaseNotFound(err) && time.Since(begin) > ttl*time.Second {
+			err = nil // the machine was so slow that the put came too late
 		}
 		return err
 	}, revokeAll)
@@ -172,12 +177,7 @@ func TestNothingIsLeftWhereverTheFinisherOfAnExpiredLeaseDies(t *testing.T) {
 		for _, n := range s.w.names {
 			granter.mustPut(n, "k", id)
 		}
-		// What home's etcd does when the time is up.
-		home := pb.NewLeaseClient(s.w.conns[s.w.home])
-		rec, _ := granter.known.lease(id)
-		if _, err := home.LeaseRevoke(context.Background(), &pb.LeaseRevokeRequest{ID: rec.shardID}); err != nil {
-			return err
-		}
+		granter.expire(id)
 		return s.settle(context.Background(), id)
 	}, func(w *world) {})
 }
@@ -212,7 +212,7 @@ func TestHusksAreSweptAndAdoptedLeasesAreNot(t *testing.T) {
 		if err := s.revoke(14); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 10*time.Second, check) // 13 and the new one
+		eventually(t, 30*time.Second, check) // 13 and the new one
 		if keys := w.clientKeysOn("b"); fmt.Sprint(keys) != "[k2]" {
 			t.Fatal(keys)
 		}

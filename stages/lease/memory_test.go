@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -108,6 +109,10 @@ func TestDebtsComeWhenTheyAreDue(t *testing.T) {
 }
 
 func TestABreakerLetsOneTryPerSecondAndAllWhenTheShardIsBack(t *testing.T) {
+	synctest.Test(t, breakerTries)
+}
+
+func breakerTries(t *testing.T) {
 	back := 0
 	b := &breaker{onUp: func() { back++ }}
 	b.report(true)
@@ -122,7 +127,7 @@ func TestABreakerLetsOneTryPerSecondAndAllWhenTheShardIsBack(t *testing.T) {
 	if b.allow() {
 		t.Fatal("let through right after a failure")
 	}
-	b.next = time.Now()
+	time.Sleep(probeEvery)
 	if first, second := b.allow(), b.allow(); !first || second {
 		t.Fatal("want one try")
 	}

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -57,8 +58,12 @@ func TestEventsAreTranslatedInCopiesAndOnlyIfNeeded(t *testing.T) {
 	if got := s.TranslateEvents(t.Context(), plain); &got[0] != &plain[0] {
 		t.Fatal("copied without need")
 	}
-	if n := testing.AllocsPerRun(100, func() { s.TranslateEvents(t.Context(), plain) }); n != 0 {
-		t.Fatalf("%v allocations", n)
+	least := math.Inf(1) // of several, since the etcds in this process allocate as well
+	for range 5 {
+		least = min(least, testing.AllocsPerRun(100, func() { s.TranslateEvents(t.Context(), plain) }))
+	}
+	if least != 0 {
+		t.Fatalf("%v allocations", least)
 	}
 	shared := []*mvccpb.Event{plain[1], {Type: mvccpb.Event_DELETE, Kv: kv(0), PrevKv: kv(rec.shardID)}, {Kv: kv(rec.shardID)}}
 	got := s.TranslateEvents(t.Context(), shared)
@@ -124,7 +129,7 @@ func TestManyAliasesAreReadTogether(t *testing.T) {
 
 func TestTranslationOfEventsWaitsForHome(t *testing.T) {
 	w := newWorld(t)
-	granter, s := w.recovered(), w.recovered(func(o *Options) { o.Timeout = 200 * time.Millisecond })
+	granter, s := w.recovered(), w.recovered()
 	granter.mustGrant(7, 600)
 	rec, _ := granter.known.lease(7)
 	w.etcds[w.home].Stop()
