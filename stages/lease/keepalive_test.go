@@ -7,10 +7,12 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/sharder/sharder/stages"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -315,6 +317,27 @@ func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
+}
+
+// However often the way to home fails meanwhile, and however soon. Then the failure is told, which
+// says more than that the patience is at its end.
+func TestAKeepAliveIsTriedAsLongAsThereIsPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const patience = 20 * time.Second
+		o := Options{Patience: patience}.withDefaults()
+		g := newRenewals(&stages.Shard{Name: "a", Conn: &tap{noStream: unavailable}}, o).enter("", nil)
+		defer g.leave()
+		begin := time.Now()
+		r, err := g.join(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.wait(t.Context(), r)
+		wantCode(t, err, codes.Unavailable, "cut off by the test")
+		if took := time.Since(begin); took < patience*3/4 || took >= patience {
+			t.Fatalf("given up after %v", took)
+		}
+	})
 }
 
 func TestTheNumberOfRenewalsUnderWayIsBounded(t *testing.T) {
