@@ -129,16 +129,17 @@ func TestACatchUpOnAQuietRangeBecomesLive(t *testing.T) {
 // progressUntil asks for progress until an answer satisfies ok.
 func (f *feed) progressUntil(ok func(rev int64) bool) {
 	f.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		had := len(f.answers)
 		f.progress()
-		f.drain(50 * time.Millisecond)
+		f.within(250*time.Millisecond, "progress", func() bool { return len(f.answers) > had })
 		for _, m := range f.answers[had:] {
 			if ok(m.Header.Revision) {
 				return
 			}
 		}
+		f.drain(10 * time.Millisecond)
 	}
 	f.t.Fatal("no progress")
 }

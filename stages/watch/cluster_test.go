@@ -46,7 +46,7 @@ func TestALostQuorumIsToldToThoseWhoAskedAndSatOutByTheOthers(t *testing.T) {
 	c := cluster.Client()
 	put := func(value string) int64 {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		for {
 			short, done := context.WithTimeout(ctx, time.Second)
@@ -67,13 +67,13 @@ func TestALostQuorumIsToldToThoseWhoAskedAndSatOutByTheOthers(t *testing.T) {
 		f.add(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("z")})
 	}
 	other.add(&pb.WatchCreateRequest{Key: []byte("j")})
-	first := put("1")
-	calm.until("the first event", func() bool { return len(calm.events[0]) == 1 && len(calm.events[1]) == 1 })
+	put("1")
+	calm.until("the first event", func() bool { return len(calm.events[0]) > 0 && len(calm.events[1]) > 0 })
 
 	leader := cluster.Leader()
 	cluster.Kill((leader + 1) % 3)
 	cluster.Kill((leader + 2) % 3)
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for open := true; open; {
 		select {
 		case _, open = <-wary.ch:
@@ -95,9 +95,10 @@ func TestALostQuorumIsToldToThoseWhoAskedAndSatOutByTheOthers(t *testing.T) {
 	last := put("2")
 	calm.until("the last event", func() bool {
 		evs := calm.events[0]
-		return evs[len(evs)-1].Kv.ModRevision == last
+		return evs[len(evs)-1].Kv.ModRevision >= last
 	})
 	// A put that timed out may have been made, so there may be more than two.
+	first := calm.events[0][0].Kv.ModRevision
 	for i := 1; i < len(calm.events[0]); i++ {
 		if got := calm.events[0][i].Kv.ModRevision; got != first+int64(i) {
 			t.Fatalf("event %d at %d", i, got)
@@ -130,7 +131,7 @@ func TestTheDeathOfMembersUnderWritesLosesNothing(t *testing.T) {
 	write(3)
 	cluster.Resume(frozen)
 	write(100)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	g, err := c.Get(ctx, "a1")
 	if err != nil {

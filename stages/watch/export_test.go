@@ -1,6 +1,9 @@
 package watch
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // ProgressPatience is how long a progress request is worked at.
 const ProgressPatience = progressPatience
@@ -20,6 +23,25 @@ func (s *Server) Trunks() int {
 		h.trunksMu.Unlock()
 	}
 	return n
+}
+
+// Complete is the lowest revision up to which a range that is watched is known to be complete.
+func (s *Server) Complete() int64 {
+	lowest := int64(math.MaxInt64)
+	for _, h := range s.hubs {
+		h.trunksMu.Lock()
+		for _, t := range h.trunks {
+			t.mu.Lock()
+			for _, g := range t.groups {
+				g.mu.Lock()
+				lowest = min(lowest, g.rev)
+				g.mu.Unlock()
+			}
+			t.mu.Unlock()
+		}
+		h.trunksMu.Unlock()
+	}
+	return lowest
 }
 
 // Waiting is what waits for all client streams, in responses and bytes, also in merges.

@@ -18,7 +18,8 @@ import (
 )
 
 // storm writes to an etcd whatever happens to it: puts, deletes and transactions on
-// keys with the prefix.
+// keys with the prefix. stop waits for the writes that are under way: one that was given up
+// might land at any time.
 func storm(t testing.TB, e *etcdtest.Etcd, prefix string) (stop func()) {
 	t.Helper()
 	c := e.Client()
@@ -27,7 +28,7 @@ func storm(t testing.TB, e *etcdtest.Etcd, prefix string) (stop func()) {
 	for range 3 {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				short, done := context.WithTimeout(ctx, time.Second)
+				short, done := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 				key := func() string { return fmt.Sprintf("%s%02d", prefix, rand.IntN(40)) }
 				switch rand.IntN(10) {
 				case 0:
@@ -249,7 +250,7 @@ func TestAShardThatIsAwayDoesNotHoldUpTheOthers(t *testing.T) {
 	} {
 		away.begin()
 		began := time.Now()
-		for range 3 { // the first one may find out
+		for range 6 { // the first one may find out
 			f.add(&pb.WatchCreateRequest{Key: []byte("j"), RangeEnd: []byte("j~")})
 		}
 		id := f.add(&pb.WatchCreateRequest{Key: []byte("a")}).WatchId

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/stages/watch"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
@@ -80,7 +81,15 @@ func (f *feed) absorb(m *pb.WatchResponse) {
 // until absorbs responses until ok; the test fails if that takes too long.
 func (f *feed) until(what string, ok func() bool) {
 	f.t.Helper()
-	timeout := time.After(30 * time.Second)
+	if !f.within(time.Minute, what, ok) {
+		f.t.Fatalf("not in time: %s", what)
+	}
+}
+
+// within absorbs responses until ok, for d at most, and tells whether it is.
+func (f *feed) within(d time.Duration, what string, ok func() bool) bool {
+	f.t.Helper()
+	timeout := time.After(d)
 	for !ok() {
 		select {
 		case m, open := <-f.ch:
@@ -89,10 +98,29 @@ func (f *feed) until(what string, ok func() bool) {
 			}
 			f.absorb(m)
 		case <-timeout:
-			f.t.Fatalf("not in time: %s", what)
+			return false
 		}
 	}
+	return true
 }
+
+// answer asks for progress until there is an answer, and gives it: a request has none while a
+// watch is not level. Everything before the answer has been absorbed, and nothing behind it.
+func (f *feed) answer() *pb.WatchResponse {
+	f.t.Helper()
+	had := len(f.answers)
+	for range 30 {
+		f.raw.progress()
+		if f.within(watch.ProgressPatience, "progress", func() bool { return len(f.answers) > had }) {
+			return f.answers[had]
+		}
+	}
+	f.t.Fatal("no answer")
+	return nil
+}
+
+// owed is how many progress requests may still be answered.
+func (f *feed) owed() int { return f.asks - len(f.answers) }
 
 // drain absorbs what comes within d.
 func (f *feed) drain(d time.Duration) {

@@ -115,7 +115,10 @@ func TestAGapBeforeANewWatcherIsFilled(t *testing.T) {
 	}
 	f := newFeed(t, t.Context(), r.endpoint)
 	f.add(&pb.WatchCreateRequest{Key: []byte("k")})
-	eventually(t, "both creates", func() bool { revs, _ := r.wires[0].starts(); return len(revs) == 2 })
+	eventually(t, "both creates, and the cancel", func() bool {
+		revs, cancels := r.wires[0].starts()
+		return len(revs) == 2 && cancels > 0
+	})
 	if revs, cancels := r.wires[0].starts(); !slices.Equal(revs, []int64{0, 1}) || cancels != 1 {
 		t.Fatalf("watchers created at %v, %d cancelled", revs, cancels)
 	}

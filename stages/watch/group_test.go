@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sourcegraph/conc"
@@ -99,6 +100,10 @@ func TestAWatcherFromTheCompactedRevisionIsAskedForOnce(t *testing.T) {
 }
 
 func TestProgressRequestsAreForgottenOnlyWhenTheShardHasReadThem(t *testing.T) {
+	synctest.Test(t, progressRequestsAreForgotten)
+}
+
+func progressRequestsAreForgotten(t *testing.T) {
 	s := &streamState{}
 	asks := []*ask{{done: make(chan struct{})}, {done: make(chan struct{})}, {done: make(chan struct{})}}
 	for _, a := range asks {
@@ -125,6 +130,10 @@ func TestProgressRequestsAreForgottenOnlyWhenTheShardHasReadThem(t *testing.T) {
 }
 
 func TestAShardsRevisionIsTheNewestSeenUntilItIsNoLongerCredible(t *testing.T) {
+	synctest.Test(t, newestIsCredible)
+}
+
+func newestIsCredible(t *testing.T) {
 	s := &standing{}
 	s.heard(&pb.ResponseHeader{Revision: 10, MemberId: 3})
 	s.observe(12)

@@ -176,7 +176,7 @@ func (m *realm) storm(pause time.Duration) (stop func()) {
 	for w := range 6 {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				short, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+				short, done := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 				p := prefixes[w%3]
 				key := fmt.Sprintf("%s%02d", p, (i*7+w)%40)
 				ops := []clientv3.Op{clientv3.OpPut(key, fmt.Sprint(i))}

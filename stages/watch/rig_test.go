@@ -16,6 +16,7 @@ import (
 
 	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/ports"
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/watch"
@@ -100,7 +101,7 @@ func shardConn(t testing.TB, addr string, more ...grpc.DialOption) *grpc.ClientC
 
 func (r *rig) serve(t testing.TB) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", ports.Of(t)) // nobody else's, also when the server has stopped
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,8 +150,25 @@ type raw struct {
 	ch  chan *pb.WatchResponse
 	err error // why the stream ended, once ch is closed
 
+	asks int // progress requests
+
 	mu   sync.Mutex
 	gate chan struct{} // closed when it may read
+}
+
+// narrow is a client's connection that takes in no more than 64 KB which nobody reads. By default
+// it would be more and more, the slower the machine is.
+func narrow(t testing.TB, addr string) *grpc.ClientConn {
+	t.Helper()
+	c, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
+		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 // pause keeps the stream from reading until resume.
@@ -188,7 +206,7 @@ func (r *rig) raw(t testing.TB, ctx context.Context) *raw {
 func newRaw(t testing.TB, ctx context.Context, endpoint string) *raw {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
-	s, err := pb.NewWatchClient(etcdtest.Conn(t, endpoint)).Watch(ctx)
+	s, err := pb.NewWatchClient(narrow(t, endpoint)).Watch(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,6 +237,7 @@ func (w *raw) create(c *pb.WatchCreateRequest) {
 
 func (w *raw) progress() {
 	w.t.Helper()
+	w.asks++
 	if err := w.s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -240,9 +259,28 @@ func (w *raw) next() *pb.WatchResponse {
 			w.t.Fatal("the stream ended")
 		}
 		return m
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatal("no response")
 	}
+	return nil
+}
+
+// progressed asks for progress and gives the next response. A request that has no answer after the
+// time that it is worked at never will have one, and is made again.
+func (w *raw) progressed() *pb.WatchResponse {
+	w.t.Helper()
+	for range 20 {
+		w.progress()
+		select {
+		case m, ok := <-w.ch:
+			if !ok {
+				w.t.Fatal("the stream ended")
+			}
+			return m
+		case <-time.After(watch.ProgressPatience + time.Second):
+		}
+	}
+	w.t.Fatal("no progress")
 	return nil
 }
 
@@ -271,7 +309,7 @@ func (w *raw) silent(d time.Duration) {
 // eventually polls until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
