@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,16 +21,24 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// statusOf runs sharder status on a configuration, with more time than it has by itself.
+// unanswered is what is said of a cluster that is there, and was not heard of in time.
+var unanswered = regexp.MustCompile(`no answer to \d+ probes|[Dd]eadline ?[Ee]xceeded`)
+
+// statusOf runs sharder status on a configuration, with more time than it has by itself. It has no patience
+// with a member that is silent for a second: then it is asked again.
 func statusOf(t *testing.T, toml string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "test.toml")
 	if err := os.WriteFile(path, []byte(toml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var out, errs bytes.Buffer
-	code = run(append([]string{"status", "--conf", path, "--timeout", "60s"}, args...), &out, &errs)
-	return code, out.String(), errs.String()
+	for end := time.Now().Add(time.Minute); ; {
+		var out, errs bytes.Buffer
+		code = run(append([]string{"status", "--conf", path, "--timeout", "60s"}, args...), &out, &errs)
+		if code != exitFailed || !unanswered.MatchString(out.String()+errs.String()) || time.Now().After(end) {
+			return code, out.String(), errs.String()
+		}
+	}
 }
 
 // reported is what sharder status --json prints. A code of -1 is any.
