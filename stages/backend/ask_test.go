@@ -21,7 +21,7 @@ import (
 func statusAt(t *testing.T, c *Cluster, w stages.Want) (string, *pb.StatusResponse, error) {
 	t.Helper()
 	var at peer.Peer
-	r, err := pb.NewMaintenanceClient(c).Status(stages.Ask(within(t, 10*time.Second), w), &pb.StatusRequest{}, grpc.Peer(&at))
+	r, err := pb.NewMaintenanceClient(c).Status(stages.Ask(within(t, 30*time.Second), w), &pb.StatusRequest{}, grpc.Peer(&at))
 	if err != nil {
 		return "", nil, err
 	}
@@ -31,8 +31,8 @@ func statusAt(t *testing.T, c *Cluster, w stages.Want) (string, *pb.StatusRespon
 func TestACallReachesTheMemberItIsFor(t *testing.T) {
 	t.Parallel()
 	p := etcdproc.Start(t, 3)
-	c := open(t, Options{Endpoints: p.Endpoints()})
-	eventually(t, 10*time.Second, "the leader is known", func() bool { return leaders(c) == 1 && allUp(c) })
+	c := closing(t, Options{Endpoints: p.Endpoints()})
+	settle(t, c, "the leader is known", func() bool { return leaders(c) == 1 && allUp(c) })
 	for _, m := range c.Members() {
 		if m.ID == 0 || m.DBSize == 0 || m.Learner {
 			t.Errorf("not told: %+v", m)
@@ -45,7 +45,7 @@ func TestACallReachesTheMemberItIsFor(t *testing.T) {
 				}
 			}
 		}
-		s, err := pb.NewMaintenanceClient(c).Snapshot(stages.Ask(within(t, 10*time.Second), stages.Want{Member: m.Endpoint}), &pb.SnapshotRequest{})
+		s, err := pb.NewMaintenanceClient(c).Snapshot(stages.Ask(within(t, 30*time.Second), stages.Want{Member: m.Endpoint}), &pb.SnapshotRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestACallForAMemberThatIsGoneIsMadeNowhereElse(t *testing.T) {
 	t.Parallel()
 	p := etcdproc.Start(t, 3)
 	c := open(t, Options{Name: "east", Endpoints: p.Endpoints()})
-	eventually(t, 10*time.Second, "the leader is known", func() bool { return leaders(c) == 1 && allUp(c) })
+	eventually(t, 30*time.Second, "all answer", func() bool { return allUp(c) })
 	lead := p.Leader()
 	gone := c.Members()[lead]
 	p.Kill(lead)
@@ -87,7 +87,7 @@ func TestACallForAMemberThatIsGoneIsMadeNowhereElse(t *testing.T) {
 		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "sharder: shard east: member "+gone.Endpoint+": ") {
 			t.Errorf("got %v", err)
 		}
-		s, err := pb.NewWatchClient(c).Watch(stages.Ask(within(t, 5*time.Second), stages.Want{Member: gone.Endpoint}))
+		s, err := pb.NewWatchClient(c).Watch(stages.Ask(within(t, 30*time.Second), stages.Want{Member: gone.Endpoint}))
 		if err == nil {
 			_, err = s.Recv()
 		}
@@ -96,7 +96,7 @@ func TestACallForAMemberThatIsGoneIsMadeNowhereElse(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	eventually(t, 20*time.Second, "another leader", func() bool {
+	eventually(t, 30*time.Second, "another leader", func() bool {
 		at, _, err := statusAt(t, c, stages.Want{Role: stages.RoleLeader})
 		return err == nil && at != gone.Endpoint
 	})
@@ -106,7 +106,7 @@ func TestACallForAMemberThatIsGoneIsMadeNowhereElse(t *testing.T) {
 			break
 		}
 	}
-	eventually(t, 20*time.Second, "no leader is known", c.NoLeader)
+	eventually(t, 30*time.Second, "no leader is known", c.NoLeader)
 	_, _, err := statusAt(t, c, stages.Want{Role: stages.RoleLeader})
 	wantStatus(t, err, codes.Unavailable, "etcdserver: no leader")
 	if _, _, err := statusAt(t, c, stages.Want{Role: stages.RoleFollower}); err != nil {
@@ -117,8 +117,8 @@ func TestACallForAMemberThatIsGoneIsMadeNowhereElse(t *testing.T) {
 func TestACallForTheLeaderFindsThatItIsNoEndpoint(t *testing.T) {
 	t.Parallel()
 	p := etcdproc.Start(t, 3)
-	c := open(t, Options{Endpoints: []string{p.Endpoints()[p.Follower()]}})
-	eventually(t, 10*time.Second, "up", c.Healthy)
+	c := closing(t, Options{Endpoints: []string{p.Endpoints()[p.Follower()]}})
+	settle(t, c, "it follows somebody", func() bool { m := c.Members()[0]; return m.Healthy && m.ID != 0 && !m.NoLeader && !m.Leader })
 	_, _, err := statusAt(t, c, stages.Want{Role: stages.RoleLeader})
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "is not among the endpoints") {
 		t.Errorf("got %v", err)

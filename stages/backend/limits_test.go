@@ -15,7 +15,7 @@ import (
 func limits(t *testing.T, ops, bytes uint) (Limits, *etcdtest.Etcd) {
 	t.Helper()
 	e := etcdtest.Start(t, func(c *embed.Config) { c.MaxTxnOps, c.MaxRequestBytes = ops, bytes })
-	l, err := CheckLimits(within(t, 10*time.Second), e.Conn(), 1<<20)
+	l, err := CheckLimits(within(t, 30*time.Second), e.Conn(), 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestAShardThatIsTooNarrowIsToldWithTheFlagsToSet(t *testing.T) {
 		if l.Flags() != c.flags || l.Enough() != (c.flags == "") {
 			t.Errorf("%d operations and %d bytes: have %q, want %q", c.ops, c.bytes, l.Flags(), c.flags)
 		}
-		r, err := pb.NewKVClient(e.Conn()).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+		r, err := pb.NewKVClient(e.Conn()).Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
 		if err != nil || r.Header.Revision != 1 || r.Count != 0 {
 			t.Errorf("asking has left something: %v, %v", r, err)
 		}
@@ -48,13 +48,13 @@ func TestAShardThatIsTooNarrowIsToldWithTheFlagsToSet(t *testing.T) {
 func TestAFullShardIsNotTakenForANarrowOne(t *testing.T) {
 	t.Parallel()
 	e := etcdtest.Start(t, func(c *embed.Config) { c.MaxTxnOps, c.MaxRequestBytes = ShardTxnOps, 2<<20 })
-	_, err := pb.NewMaintenanceClient(e.Conn()).Alarm(within(t, 5*time.Second), &pb.AlarmRequest{
+	_, err := pb.NewMaintenanceClient(e.Conn()).Alarm(within(t, 30*time.Second), &pb.AlarmRequest{
 		Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(e.Server().Server.MemberID()), Alarm: pb.AlarmType_NOSPACE,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err := CheckLimits(within(t, 10*time.Second), e.Conn(), 1<<20); err != nil || !l.Enough() {
+	if l, err := CheckLimits(within(t, 30*time.Second), e.Conn(), 1<<20); err != nil || !l.Enough() {
 		t.Errorf("have %q, %v", l.Flags(), err)
 	}
 }
@@ -71,7 +71,7 @@ func TestAShardThatDoesNotAnswerHasNoLimits(t *testing.T) {
 func TestAnEmbeddedShardIsWideEnough(t *testing.T) {
 	t.Parallel()
 	e := start(t, EmbeddedOptions{Name: "a", Dir: t.TempDir(), MaxRequestBytes: 1<<20 + ShardRequestRoom, MaxTxnOps: ShardTxnOps})
-	l, err := CheckLimits(within(t, 10*time.Second), etcdtest.Conn(t, e.Endpoint()), 1<<20)
+	l, err := CheckLimits(within(t, 30*time.Second), etcdtest.Conn(t, e.Endpoint()), 1<<20)
 	if err != nil || !l.Enough() {
 		t.Errorf("have %q, %v", l.Flags(), err)
 	}
@@ -89,8 +89,8 @@ func TestVersionsWithKnownFaultsAreTooOld(t *testing.T) {
 		}
 	}
 	e := etcdtest.Start(t)
-	c := open(t, Options{Endpoints: []string{e.Endpoint}})
-	if err := c.CheckVersion(within(t, 5*time.Second)); err != nil {
+	c := serving(t, Options{Endpoints: []string{e.Endpoint}, HealthInterval: time.Hour}) // no probe comes in between
+	if err := c.CheckVersion(within(t, 30*time.Second)); err != nil {
 		t.Error(err)
 	}
 	// What an old member would have told its probe.

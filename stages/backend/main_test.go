@@ -19,6 +19,30 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // open runs a cluster until the test ends, with quick probes unless told otherwise.
 func open(t testing.TB, o Options) *Cluster {
 	t.Helper()
+	c := closing(t, o)
+	run(t, c)
+	return c
+}
+
+// serving is open for a cluster that answers, once it does: the first probe of a member is its only one,
+// and one that gets no answer in time fails every call before the next.
+func serving(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	c := open(t, o)
+	eventually(t, 30*time.Second, "a member answers", func() bool {
+		for _, s := range c.roster.Load().seats {
+			if s.now().health == down {
+				s.hurry() // the interval may be long
+			}
+		}
+		return c.Healthy()
+	})
+	return c
+}
+
+// closing opens a cluster that nobody probes yet, and closes it when the test ends.
+func closing(t testing.TB, o Options) *Cluster {
+	t.Helper()
 	if o.Name == "" {
 		o.Name = "a"
 	}
@@ -29,11 +53,43 @@ func open(t testing.TB, o Options) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, c)
+	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
-// run probes until the test ends, then closes.
+// settle probes a cluster, one of closing's, until ok holds, and no longer: from then on nothing is
+// another way than the test has seen it, but for what calls find out.
+func settle(t testing.TB, c *Cluster, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg conc.WaitGroup
+		wg.Go(func() { _ = c.Run(ctx) })
+		for !ok() && time.Now().Before(end) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		cancel()
+		wg.Wait()
+		if ok() {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+// allAble reports whether all members answer and can be expected to serve everything.
+func allAble(c *Cluster) bool {
+	for _, s := range c.roster.Load().seats {
+		if now := s.now(); now.health != up || !now.able() {
+			return false
+		}
+	}
+	return true
+}
+
+// run probes until the test ends.
 func run(t testing.TB, c *Cluster) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg conc.WaitGroup
@@ -41,7 +97,6 @@ func run(t testing.TB, c *Cluster) {
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		_ = c.Close()
 	})
 }
 

@@ -22,7 +22,7 @@ func fill(t *testing.T, conn grpc.ClientConnInterface, keys ...string) {
 		for _, k := range keys[:n] {
 			txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(k)}}})
 		}
-		if _, err := kv.Txn(within(t, 20*time.Second), txn); err != nil {
+		if _, err := kv.Txn(within(t, 30*time.Second), txn); err != nil {
 			t.Fatal(err)
 		}
 		keys = keys[n:]
@@ -47,7 +47,7 @@ func TestAKeyInARangeOfAnotherShardIsFound(t *testing.T) {
 		{[]KeyRange{between("", "a"), between("n", "")}, "x"},
 		{[]KeyRange{between("n", "\x00")}, "x"},
 	} {
-		got, err := Misplaced(within(t, 5*time.Second), conn, c.ranges)
+		got, err := Misplaced(within(t, 30*time.Second), conn, c.ranges)
 		if err != nil || string(got) != c.want {
 			t.Errorf("%q: %q, %v", c.ranges, got, err)
 		}
@@ -66,20 +66,20 @@ func TestAKeyThatHashesElsewhereIsFoundOnAnyPage(t *testing.T) {
 		seen++
 		return strings.HasPrefix(string(key), "h/")
 	}
-	got, err := MisplacedHash(within(t, 20*time.Second), conn, []byte("h/"), []byte("h0"), count)
+	got, err := MisplacedHash(within(t, 30*time.Second), conn, []byte("h/"), []byte("h0"), count)
 	if err != nil || got != nil || seen != len(keys) {
 		t.Errorf("%q, %v after %d keys of %d", got, err, seen, len(keys))
 	}
 	last := keys[len(keys)-1]
-	got, err = MisplacedHash(within(t, 20*time.Second), conn, []byte("h/"), []byte("h0"), func(key []byte) bool { return string(key) != last })
+	got, err = MisplacedHash(within(t, 30*time.Second), conn, []byte("h/"), []byte("h0"), func(key []byte) bool { return string(key) != last })
 	if err != nil || string(got) != last {
 		t.Errorf("%q, %v", got, err)
 	}
-	got, err = MisplacedHash(within(t, 20*time.Second), conn, nil, nil, count)
+	got, err = MisplacedHash(within(t, 30*time.Second), conn, nil, nil, count)
 	if err != nil || string(got) != "g" {
 		t.Errorf("over all keys: %q, %v", got, err)
 	}
-	if got, err := MisplacedHash(within(t, 5*time.Second), conn, nil, []byte{0, 1}, count); got != nil || err != nil {
+	if got, err := MisplacedHash(within(t, 30*time.Second), conn, nil, []byte{0, 1}, count); got != nil || err != nil {
 		t.Errorf("reserved keys only: %q, %v", got, err)
 	}
 }
@@ -97,11 +97,11 @@ func TestAScanGoesOnWhenItsRevisionIsCompacted(t *testing.T) {
 		if first { // the first page is in: its revision goes
 			first = false
 			fill(t, conn, "z")
-			r, err := kv.Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("z")})
+			r, err := kv.Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte("z")})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := kv.Compact(within(t, 5*time.Second), &pb.CompactionRequest{Revision: r.Header.Revision}); err != nil {
+			if _, err := kv.Compact(within(t, 30*time.Second), &pb.CompactionRequest{Revision: r.Header.Revision}); err != nil {
 				t.Fatal(err)
 			}
 		}

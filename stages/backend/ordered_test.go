@@ -25,7 +25,7 @@ func ordered(fingerprint string, shards ...string) []Stamp {
 // ownKeys are the reserved keys of an etcd with their values and revisions.
 func ownKeys(t *testing.T, conn grpc.ClientConnInterface) map[string]string {
 	t.Helper()
-	r, err := pb.NewKVClient(conn).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{1}})
+	r, err := pb.NewKVClient(conn).Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestAShardOfOneOrderGetsAllOfItsKeysInOneRevision(t *testing.T) {
 	t.Parallel()
 	conns := append(twoShards(t), etcdtest.Start(t).Conn())
 	for range 2 { // the second time nothing is written
-		if _, err := Claim(within(t, 10*time.Second), conns, ordered("f00", "a", "b")); err != nil {
+		if _, err := Claim(within(t, 30*time.Second), conns, ordered("f00", "a", "b")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -62,10 +62,10 @@ func TestAShardOfOneOrderGetsAllOfItsKeysInOneRevision(t *testing.T) {
 func TestAShardWithoutOneOrderGetsNothingButItsStamp(t *testing.T) {
 	t.Parallel()
 	conns := twoShards(t)
-	if _, err := Claim(within(t, 10*time.Second), conns, stamps("r")); err != nil {
+	if _, err := Claim(within(t, 30*time.Second), conns, stamps("r")); err != nil {
 		t.Fatal(err)
 	}
-	r, err := pb.NewKVClient(conns[0]).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+	r, err := pb.NewKVClient(conns[0]).Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
 	if err != nil || len(r.Kvs) != 1 || strings.Contains(string(r.Kvs[0].Value), "shards") {
 		t.Errorf("%v, %v", r, err)
 	}
@@ -74,10 +74,10 @@ func TestAShardWithoutOneOrderGetsNothingButItsStamp(t *testing.T) {
 // refusal is what Claim says of clusters that were claimed as something else before.
 func refusal(t *testing.T, conns []grpc.ClientConnInterface, before, now []Stamp) string {
 	t.Helper()
-	if _, err := Claim(within(t, 10*time.Second), conns[len(conns)-len(before):], before); err != nil {
+	if _, err := Claim(within(t, 30*time.Second), conns[len(conns)-len(before):], before); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Claim(within(t, 10*time.Second), conns[len(conns)-len(now):], now)
+	_, err := Claim(within(t, 30*time.Second), conns[len(conns)-len(now):], now)
 	if err == nil {
 		t.Fatal("it was not refused")
 	}
@@ -124,11 +124,11 @@ func TestADeploymentIsRefusedAsAnotherShapeThanItBeganAs(t *testing.T) {
 func TestAShardInTheOrderClustersPlaceIsRefused(t *testing.T) {
 	t.Parallel()
 	conns := append(twoShards(t), etcdtest.Start(t).Conn())
-	if _, err := Claim(within(t, 10*time.Second), conns, ordered("f", "a", "b")); err != nil {
+	if _, err := Claim(within(t, 30*time.Second), conns, ordered("f", "a", "b")); err != nil {
 		t.Fatal(err)
 	}
 	conns[0], conns[1] = conns[1], conns[0]
-	_, err := Claim(within(t, 10*time.Second), conns, ordered("f", "a", "b"))
+	_, err := Claim(within(t, 30*time.Second), conns, ordered("f", "a", "b"))
 	for _, want := range []string{
 		"this etcd cluster is [shards.a] of this deployment; the endpoints of [order] and [shards.a] are mixed up",
 		"this etcd cluster is [order] of this deployment; the endpoints of [shards.a] and [order] are mixed up",
@@ -142,19 +142,19 @@ func TestAShardInTheOrderClustersPlaceIsRefused(t *testing.T) {
 func TestASurveySaysWhereAShardStands(t *testing.T) {
 	t.Parallel()
 	e := etcdtest.Start(t)
-	if _, err := Survey(within(t, 5*time.Second), e.Conn(), "a"); err == nil || !strings.Contains(err.Error(), "shard a: it has no stamp") {
+	if _, err := Survey(within(t, 30*time.Second), e.Conn(), "a"); err == nil || !strings.Contains(err.Error(), "shard a: it has no stamp") {
 		t.Errorf("a fresh shard: %v", err)
 	}
 	fill(t, e.Conn(), "x")
 	stamp := ordered("f", "a")[1]
 	stamp.Deployment = "d"
-	if _, err := CheckStamp(within(t, 5*time.Second), e.Conn(), stamp); err != nil {
+	if _, err := CheckStamp(within(t, 30*time.Second), e.Conn(), stamp); err != nil {
 		t.Fatal(err)
 	}
 	want := Facts{ClusterID: uint64(e.Server().Server.Cluster().ID()), Revision: 3, Stamped: 3}
 	check := func() {
 		t.Helper()
-		have, err := Survey(within(t, 5*time.Second), e.Conn(), "a")
+		have, err := Survey(within(t, 30*time.Second), e.Conn(), "a")
 		if err != nil || have != want {
 			t.Errorf("have %+v, %v; want %+v", have, err, want)
 		}
@@ -165,7 +165,7 @@ func TestASurveySaysWhereAShardStands(t *testing.T) {
 			fill(t, e.Conn(), "y")
 			want.Revision++
 		}
-		if _, err := e.Client().Compact(within(t, 5*time.Second), at); err != nil {
+		if _, err := e.Client().Compact(within(t, 30*time.Second), at); err != nil {
 			t.Fatal(err)
 		}
 		want.Compacted = at

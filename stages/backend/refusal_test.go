@@ -3,6 +3,7 @@ package backend
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,28 +22,38 @@ func TestAMemberWithTooMuchToDoIsSpared(t *testing.T) {
 	t.Parallel()
 	p := etcdproc.Start(t, 3, etcdproc.WithArgs("--snapshot-count=100000")) // or it would get a snapshot
 	c := open(t, Options{Endpoints: p.Endpoints()})
-	eventually(t, 10*time.Second, "all answer", func() bool { return leaders(c) == 1 && allUp(c) })
+	eventually(t, 30*time.Second, "all answer", func() bool { return leaders(c) == 1 && allUp(c) })
 	victim := p.Follower()
+	before, others := p.Elections(), p.Elections(victim)
 	endpoint := memberAt(c, p.Endpoint(victim)).Endpoint
 	p.Pause(victim)
-	eventually(t, 10*time.Second, "it is noticed", func() bool { return !allUp(c) })
+	eventually(t, 30*time.Second, "it is noticed", func() bool { return !allUp(c) })
 	var wg conc.WaitGroup
+	var met atomic.Pointer[error] // what etcd said of an election
+	write := func(when, key string) {
+		switch err := put(within(t, 30*time.Second), c, key, "v"); {
+		case etcdproc.ElectionError(err):
+			met.Store(&err)
+		case err != nil:
+			t.Errorf("%s: %v", when, err)
+		}
+	}
 	for w := range 32 {
 		wg.Go(func() {
 			for i := range 400 {
-				if err := put(within(t, 20*time.Second), c, fmt.Sprintf("%d/%d", w, i), "v"); err != nil {
-					t.Errorf("while it is frozen: %v", err)
-					return
-				}
+				write("while it is frozen", fmt.Sprintf("%d/%d", w, i))
 			}
 		})
 	}
 	wg.Wait()
+	if err := met.Load(); err != nil && p.Elections(victim) == others {
+		t.Errorf("while it is frozen: %v", *err)
+	}
 	p.Resume(victim)
 	refusals, done := 0, time.Now().Add(4*time.Second)
 	wg.Go(func() { // those who want this one are told
 		for time.Now().Before(done) {
-			err := put(stages.Ask(within(t, 5*time.Second), stages.Want{Member: endpoint}), c, "k", "v")
+			err := put(stages.Ask(within(t, 30*time.Second), stages.Want{Member: endpoint}), c, "k", "v")
 			if err != nil && strings.Contains(err.Error(), rpctypes.ErrorDesc(rpctypes.ErrGRPCRequestTooManyRequests)) {
 				refusals++
 			}
@@ -51,13 +62,14 @@ func TestAMemberWithTooMuchToDoIsSpared(t *testing.T) {
 	for w := range 4 {
 		wg.Go(func() {
 			for i := 0; time.Now().Before(done); i++ {
-				if err := put(within(t, 10*time.Second), c, fmt.Sprintf("%d/%d", w, i), "v"); err != nil {
-					t.Errorf("when it is back: %v", err)
-				}
+				write("when it is back", fmt.Sprintf("%d/%d", w, i))
 			}
 		})
 	}
 	wg.Wait()
+	if err := met.Load(); err != nil && p.Elections() == before {
+		t.Errorf("when it is back: %v", *err)
+	}
 	t.Logf("%d refusals to those who wanted this one", refusals)
 }
 

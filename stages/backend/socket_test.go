@@ -43,9 +43,9 @@ func TestAnEtcdOnASocketIsAMember(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			c := open(t, o)
+			c := serving(t, o)
 			kv := pb.NewKVClient(c)
-			if _, err := kv.Put(within(t, 20*time.Second), &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}); err != nil {
+			if _, err := kv.Put(within(t, 30*time.Second), &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}); err != nil {
 				t.Fatal(err)
 			}
 			if v, err := c.Versions(context.Background()); err != nil || v.Server == "" {

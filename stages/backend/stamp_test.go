@@ -35,12 +35,12 @@ func TestAStampIsWrittenOnceAndFoundAgain(t *testing.T) {
 	e := etcdtest.Start(t)
 	want := Stamp{Deployment: "d1", Shard: "a", Fingerprint: "f1", Home: "a", Routes: []string{`"" = a`}}
 	for range 3 {
-		got, err := CheckStamp(within(t, 5*time.Second), e.Conn(), want)
+		got, err := CheckStamp(within(t, 30*time.Second), e.Conn(), want)
 		if err != nil || got.Deployment != "d1" || len(got.Routes) != 1 {
 			t.Fatalf("%+v, %v", got, err)
 		}
 	}
-	r, err := pb.NewKVClient(e.Conn()).Range(within(t, 5*time.Second), &pb.RangeRequest{Key: []byte("\x00sharder/stamp")})
+	r, err := pb.NewKVClient(e.Conn()).Range(within(t, 30*time.Second), &pb.RangeRequest{Key: []byte("\x00sharder/stamp")})
 	if err != nil || len(r.Kvs) != 1 || r.Kvs[0].Version != 1 {
 		t.Errorf("%v, %v", r, err)
 	}
@@ -49,7 +49,7 @@ func TestAStampIsWrittenOnceAndFoundAgain(t *testing.T) {
 func TestAMismatchIsADiffWithARemedy(t *testing.T) {
 	e := etcdtest.Start(t)
 	have := Stamp{Deployment: "d1", Shard: "a", Fingerprint: "f1", Home: "a", Routes: []string{`"" = a`, `"m" = b`, `"x" = c`}}
-	if _, err := CheckStamp(within(t, 5*time.Second), e.Conn(), have); err != nil {
+	if _, err := CheckStamp(within(t, 30*time.Second), e.Conn(), have); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -66,7 +66,7 @@ func TestAMismatchIsADiffWithARemedy(t *testing.T) {
 	} {
 		want := have
 		c.edit(&want)
-		got, err := CheckStamp(within(t, 5*time.Second), e.Conn(), want)
+		got, err := CheckStamp(within(t, 30*time.Second), e.Conn(), want)
 		mismatch := new(StampMismatch)
 		if !errors.As(err, &mismatch) || got.Deployment != "d1" {
 			t.Errorf("%+v: %+v, %v", want, got, err)
@@ -84,7 +84,7 @@ func TestAMismatchIsADiffWithARemedy(t *testing.T) {
 	// What people read does not decide.
 	same := have
 	same.Routes = nil
-	if _, err := CheckStamp(within(t, 5*time.Second), e.Conn(), same); err != nil {
+	if _, err := CheckStamp(within(t, 30*time.Second), e.Conn(), same); err != nil {
 		t.Error(err)
 	}
 }
@@ -103,13 +103,13 @@ func TestALongDiffIsCut(t *testing.T) {
 func TestAStampOfAnotherKindIsNotOverwritten(t *testing.T) {
 	for text, want := range map[string]string{"hello": "holds no stamp", `{"version":2}`: "version 2"} {
 		e := etcdtest.Start(t)
-		if _, err := pb.NewKVClient(e.Conn()).Put(within(t, 5*time.Second), &pb.PutRequest{Key: []byte(stampKey), Value: []byte(text)}); err != nil {
+		if _, err := pb.NewKVClient(e.Conn()).Put(within(t, 30*time.Second), &pb.PutRequest{Key: []byte(stampKey), Value: []byte(text)}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := CheckStamp(within(t, 5*time.Second), e.Conn(), stamps()[0]); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := CheckStamp(within(t, 30*time.Second), e.Conn(), stamps()[0]); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
-		if _, err := Deployment(within(t, 5*time.Second), []grpc.ClientConnInterface{e.Conn()}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Deployment(within(t, 30*time.Second), []grpc.ClientConnInterface{e.Conn()}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -121,7 +121,7 @@ func TestManyShardersStartingAtOnceAgreeOnOneDeployment(t *testing.T) {
 	var wg conc.WaitGroup
 	for i := range ids {
 		wg.Go(func() {
-			id, err := Claim(within(t, 20*time.Second), conns, stamps("r"))
+			id, err := Claim(within(t, 30*time.Second), conns, stamps("r"))
 			if err != nil {
 				t.Error(err)
 			}
@@ -134,7 +134,7 @@ func TestManyShardersStartingAtOnceAgreeOnOneDeployment(t *testing.T) {
 			t.Fatalf("ids %q", ids)
 		}
 	}
-	if id, err := Deployment(within(t, 5*time.Second), conns); err != nil || id != ids[0] {
+	if id, err := Deployment(within(t, 30*time.Second), conns); err != nil || id != ids[0] {
 		t.Errorf("%q, %v", id, err)
 	}
 }
@@ -145,14 +145,14 @@ func TestOfTwoConfigurationsOnlyOneGetsTheShards(t *testing.T) {
 		errs := make([]error, 2)
 		var wg conc.WaitGroup
 		for i, routes := range []string{"one", "another"} {
-			wg.Go(func() { _, errs[i] = Claim(within(t, 20*time.Second), conns, stamps(routes)) })
+			wg.Go(func() { _, errs[i] = Claim(within(t, 30*time.Second), conns, stamps(routes)) })
 		}
 		wg.Wait()
 		if (errs[0] == nil) == (errs[1] == nil) {
 			t.Fatalf("both or none: %v, %v", errs[0], errs[1])
 		}
 		for i, conn := range conns {
-			if _, ok, err := readStamp(within(t, 5*time.Second), conn, "x"); !ok || err != nil {
+			if _, ok, err := readStamp(within(t, 30*time.Second), conn, "x"); !ok || err != nil {
 				t.Errorf("shard %d: %v, %v", i, ok, err)
 			}
 		}
@@ -161,15 +161,15 @@ func TestOfTwoConfigurationsOnlyOneGetsTheShards(t *testing.T) {
 
 func TestAClaimReportsEveryShardAndWritesNothingAfterAMismatch(t *testing.T) {
 	conns := append(twoShards(t), etcdtest.Start(t).Conn())
-	if _, err := Claim(within(t, 10*time.Second), conns[:2], stamps("old")); err != nil {
+	if _, err := Claim(within(t, 30*time.Second), conns[:2], stamps("old")); err != nil {
 		t.Fatal(err)
 	}
 	want := append(stamps("newer"), Stamp{Shard: "c", Fingerprint: "f5", Home: "a"})
-	_, err := Claim(within(t, 10*time.Second), conns, want)
+	_, err := Claim(within(t, 30*time.Second), conns, want)
 	if err == nil || !strings.Contains(err.Error(), "shard a is stamped") || !strings.Contains(err.Error(), "shard b is stamped") {
 		t.Errorf("got %v", err)
 	}
-	if _, found, err := readStamp(within(t, 5*time.Second), conns[2], "c"); found || err != nil {
+	if _, found, err := readStamp(within(t, 30*time.Second), conns[2], "c"); found || err != nil {
 		t.Errorf("the third shard was stamped: %v, %v", found, err)
 	}
 }
@@ -178,11 +178,11 @@ func TestShardsOfTwoDeploymentsAreNamed(t *testing.T) {
 	conns := twoShards(t)
 	for i, s := range stamps("r") {
 		s.Deployment = fmt.Sprintf("d%d", i)
-		if _, err := CheckStamp(within(t, 5*time.Second), conns[i], s); err != nil {
+		if _, err := CheckStamp(within(t, 30*time.Second), conns[i], s); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err := Claim(within(t, 5*time.Second), conns, stamps("r"))
+	_, err := Claim(within(t, 30*time.Second), conns, stamps("r"))
 	if err == nil || !strings.Contains(err.Error(), `"a" to d0`) || !strings.Contains(err.Error(), `"b" to d1`) {
 		t.Errorf("got %v", err)
 	}
@@ -190,7 +190,7 @@ func TestShardsOfTwoDeploymentsAreNamed(t *testing.T) {
 
 func TestAShardThatCantBeAskedIsAnErrorThatNamesIt(t *testing.T) {
 	c := open(t, Options{Name: "east", Endpoints: []string{ports.Of(t)}})
-	_, err := Claim(within(t, 10*time.Second), []grpc.ClientConnInterface{c}, stamps("r")[:1])
+	_, err := Claim(within(t, 30*time.Second), []grpc.ClientConnInterface{c}, stamps("r")[:1])
 	if err == nil || !strings.Contains(err.Error(), "shard east: no member answers") {
 		t.Errorf("got %v", err)
 	}
@@ -202,22 +202,22 @@ func TestAShardThatCantBeAskedIsAnErrorThatNamesIt(t *testing.T) {
 func TestLookingAStampUpWritesNothing(t *testing.T) {
 	conn := etcdtest.Start(t).Conn()
 	want := stamps("r")[0]
-	if got, found, err := LookupStamp(within(t, 5*time.Second), conn, want); found || err != nil {
+	if got, found, err := LookupStamp(within(t, 30*time.Second), conn, want); found || err != nil {
 		t.Errorf("a fresh shard: %+v, %v, %v", got, found, err)
 	}
-	if _, found, err := readStamp(within(t, 5*time.Second), conn, "a"); found || err != nil {
+	if _, found, err := readStamp(within(t, 30*time.Second), conn, "a"); found || err != nil {
 		t.Errorf("after the first look: %v, %v", found, err)
 	}
 	have := want
 	have.Deployment = "d1"
-	if _, err := CheckStamp(within(t, 5*time.Second), conn, have); err != nil {
+	if _, err := CheckStamp(within(t, 30*time.Second), conn, have); err != nil {
 		t.Fatal(err)
 	}
-	if got, found, err := LookupStamp(within(t, 5*time.Second), conn, want); !found || err != nil || got.Deployment != "d1" {
+	if got, found, err := LookupStamp(within(t, 30*time.Second), conn, want); !found || err != nil || got.Deployment != "d1" {
 		t.Errorf("any deployment: %+v, %v, %v", got, found, err)
 	}
 	have.Deployment = "d2"
-	if _, found, err := LookupStamp(within(t, 5*time.Second), conn, have); !found || !isMismatch(err) {
+	if _, found, err := LookupStamp(within(t, 30*time.Second), conn, have); !found || !isMismatch(err) {
 		t.Errorf("another deployment: %v, %v", found, err)
 	}
 }

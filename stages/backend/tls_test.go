@@ -53,8 +53,8 @@ func TestMutualTLSWorksAndEveryOtherWayIsRefusedWithItsReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, endpoint := range []string{e.Endpoint, "https://" + e.Endpoint} {
-		c := open(t, Options{Endpoints: []string{endpoint}, TLS: good})
-		if err := put(within(t, 10*time.Second), c, "k", "v"); err != nil {
+		c := serving(t, Options{Endpoints: []string{endpoint}, TLS: good})
+		if err := put(within(t, 30*time.Second), c, "k", "v"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -80,9 +80,9 @@ func TestMutualTLSWorksAndEveryOtherWayIsRefusedWithItsReason(t *testing.T) {
 		c := open(t, o)
 		// What a member says by way of an alert can be lost to the reset that follows:
 		// the next handshake says it again.
-		deadline := time.Now().Add(15 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for {
-			_, err := get(within(t, 10*time.Second), c, "k")
+			_, err := get(within(t, 30*time.Second), c, "k")
 			if status.Code(err) != codes.Unavailable || !strings.HasPrefix(status.Convert(err).Message(), "sharder: shard a: no member answers (last error: "+e.Endpoint) {
 				t.Fatalf("want %q in: %v", what, err)
 			}

@@ -16,10 +16,10 @@ import (
 func TestACallOnATrailReachesAnotherMemberEveryTime(t *testing.T) {
 	t.Parallel()
 	p := etcdproc.Start(t, 3)
-	c := open(t, Options{Endpoints: p.Endpoints()})
-	eventually(t, 10*time.Second, "the leader is known", func() bool { return leaders(c) == 1 && allUp(c) })
+	c := closing(t, Options{Endpoints: p.Endpoints()})
+	settle(t, c, "the leader is known", func() bool { return leaders(c) == 1 && allAble(c) })
 	for range 5 {
-		ctx, _ := stages.WithTrail(within(t, 10*time.Second))
+		ctx, _ := stages.WithTrail(within(t, 30*time.Second))
 		ask := func() string {
 			var at peer.Peer
 			_, err := pb.NewKVClient(c).Range(ctx, &pb.RangeRequest{Key: []byte("k"), Serializable: true}, grpc.Peer(&at))
@@ -37,7 +37,7 @@ func TestACallOnATrailReachesAnotherMemberEveryTime(t *testing.T) {
 			t.Errorf("when all had answered, the last one was asked again")
 		}
 		var trail *stages.Trail
-		ctx, trail = stages.WithTrail(within(t, 10*time.Second))
+		ctx, trail = stages.WithTrail(within(t, 30*time.Second))
 		trail.PreferLeader()
 		if have := ask(); have != leader(c) {
 			t.Errorf("asked %s, the leader is %s", have, leader(c))
@@ -52,8 +52,8 @@ func TestATrailWhoseMembersAreGoneEndsWhereOthersAnswer(t *testing.T) {
 	t.Parallel()
 	p := etcdproc.Start(t, 3)
 	c := open(t, Options{Endpoints: p.Endpoints()})
-	eventually(t, 10*time.Second, "all answer", func() bool { return allUp(c) })
-	ctx, trail := stages.WithTrail(within(t, 20*time.Second))
+	eventually(t, 30*time.Second, "all answer", func() bool { return allUp(c) })
+	ctx, trail := stages.WithTrail(within(t, 30*time.Second))
 	trail.PreferLeader()
 	p.Kill(0)
 	p.Kill(1)

@@ -21,7 +21,7 @@ func versionsOf(t *testing.T, c *Cluster, ok func(version.Versions, error) bool)
 	t.Helper()
 	var v version.Versions
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if v, err = c.Versions(t.Context()); ok(v, err) {
 			return
 		}
