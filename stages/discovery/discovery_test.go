@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/sharder/sharder/integration/dnstest"
 )
@@ -47,7 +46,7 @@ func TestOnlyEndpointsWithACertificateForTheDomainCount(t *testing.T) {
 	other.Priority = 1
 	dns.Set("etcd-client-ssl", record, other)
 	d := Lookup{
-		Domain: "example.com", Resolver: dns.Resolver(), Timeout: time.Second,
+		Domain: "example.com", Resolver: dns.Resolver(),
 		TLS: &tls.Config{RootCAs: roots}, Logger: slog.New(slog.DiscardHandler),
 	}
 	got, err := d.Endpoints(t.Context())

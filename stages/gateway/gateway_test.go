@@ -228,8 +228,13 @@ func TestAnEndpointThatIsGoneIsLeftAndComesBack(t *testing.T) {
 
 // After a total outage etcd gateway refuses for the whole retry delay.
 func TestAfterATotalOutageTheFirstConnectionGetsThrough(t *testing.T) {
-	a := serveOn(t, ports.Of(t), name("a"))
-	g, addr, _ := start(t, Options{Endpoints: Fixed(a.addr()), ProbeInterval: time.Hour})
+	at := ports.Of(t)
+	g, addr, _ := start(t, Options{Endpoints: Fixed(at), ProbeInterval: time.Hour})
+	eventually(t, "the only probe is over", func() bool { return g.Stats().EndpointsDown == 1 })
+	a := serveOn(t, at, name("a"))
+	if got := who(t, addr); got != "a" {
+		t.Fatal(got)
+	}
 	_ = a.Close()
 	if got := who(t, addr); got != "" {
 		t.Fatal(got)
@@ -302,9 +307,10 @@ func TestStoppingDrains(t *testing.T) {
 }
 
 func TestAnEndpointThatSwallowsPacketsIsGivenUp(t *testing.T) {
+	t.Parallel()
 	a := serveOn(t, "127.0.0.1:0", name("a"))
 	// Nobody answers for this network (RFC 5737).
-	_, addr, _ := start(t, Options{Endpoints: Fixed("192.0.2.1:2379", a.addr()), DialTimeout: 50 * time.Millisecond, ProbeInterval: time.Hour})
+	_, addr, _ := start(t, Options{Endpoints: Fixed("192.0.2.1:2379", a.addr()), DialTimeout: 2 * time.Second, ProbeInterval: time.Hour})
 	for range 3 {
 		if got := who(t, addr); got != "a" {
 			t.Fatalf("%q", got)

@@ -18,11 +18,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // place is the registry of the tests.
 const place = "sharders"
 
-// registry is one on an etcd, of a sharder with these addresses.
+// registry is one on an etcd, of a sharder with these addresses. Nothing happens to it by itself for as long
+// as a test takes.
 func registry(e *etcdtest.Etcd, name string, addresses ...string) *Registry {
+	return renewed(e, time.Minute, name, addresses...)
+}
+
+// renewed is a registry that looks after itself every third of ttl.
+func renewed(e *etcdtest.Etcd, ttl time.Duration, name string, addresses ...string) *Registry {
 	return NewRegistry(Options{
 		KV: pb.NewKVClient(e.Conn()), Lease: pb.NewLeaseClient(e.Conn()),
-		Prefix: place, TTL: 3 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		Prefix: place, TTL: ttl, Logger: slog.New(slog.DiscardHandler),
 	}, Self{Name: name, Addresses: addresses})
 }
 
@@ -57,9 +63,9 @@ func answer(t *testing.T, r *Registry) (*pb.MemberListResponse, []string) {
 // eventually waits until ok holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("not within 20s: " + what)
+			t.Fatal("not within 30s: " + what)
 		}
 	}
 }

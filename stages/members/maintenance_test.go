@@ -25,12 +25,22 @@ func TestEachMemberAnswersForItself(t *testing.T) {
 	t.Parallel()
 	e := etcdproc.Start(t, 3)
 	r := newRig(t, e.Endpoints())
-	members, leader := peopled(t, r.backends[0])
-	for range 30 { // etcd's grpc-proxy asks each in turn
-		if st, err := r.Status(to(t, "", ""), &pb.StatusRequest{}); err != nil || st.Header.MemberId != members[leader].ID {
-			t.Fatalf("not the leader: %v, %v", st, err)
+	members, _ := peopled(t, r.backends[0])
+	calmly(t, e, func() (wrong []string) {
+		lead := led(t, e, r.backends[0]).ID
+		for range 30 { // etcd's grpc-proxy asks each in turn
+			if st, err := r.Status(to(t, "", ""), &pb.StatusRequest{}); err != nil || st.Header.MemberId != lead {
+				return append(wrong, fmt.Sprintf("not the leader: %v, %v", st, err))
+			}
 		}
-	}
+		if st, err := r.Status(to(t, "", LeaderName), &pb.StatusRequest{}); err != nil || st.Header.MemberId != lead {
+			wrong = append(wrong, fmt.Sprintf("the leader by name: %v, %v", st, err))
+		}
+		if h, err := r.Hash(to(t, "", ""), &pb.HashRequest{}); err != nil || h.Header.MemberId != lead {
+			wrong = append(wrong, fmt.Sprintf("the hash of the leader: %v, %v", h, err))
+		}
+		return wrong
+	})
 	for i, m := range members {
 		for _, name := range []string{m.Endpoint, "http://" + m.Endpoint, fmt.Sprintf("%x", m.ID), fmt.Sprintf("0x%X", m.ID), fmt.Sprintf("m%d", i)} {
 			for _, shard := range []string{"", "a"} {
@@ -44,12 +54,6 @@ func TestEachMemberAnswersForItself(t *testing.T) {
 		if err != nil || h.Header.MemberId != m.ID {
 			t.Errorf("the hash of %s: %v, %v", m.Endpoint, h, err)
 		}
-	}
-	if st, err := r.Status(to(t, "", LeaderName), &pb.StatusRequest{}); err != nil || st.Header.MemberId != members[leader].ID {
-		t.Errorf("the leader by name: %v, %v", st, err)
-	}
-	if h, err := r.Hash(to(t, "", ""), &pb.HashRequest{}); err != nil || h.Header.MemberId != members[leader].ID {
-		t.Errorf("the hash of the leader: %v, %v", h, err)
 	}
 	_, err := r.Downgrade(to(t, "", ""), &pb.DowngradeRequest{Action: pb.DowngradeRequest_VALIDATE, Version: "1.2"})
 	if status.Convert(err).Message() != "etcdserver: invalid downgrade target version" {
@@ -117,7 +121,8 @@ func TestTheLeaderIsMovedEveryTime(t *testing.T) {
 	e := etcdproc.Start(t, 3)
 	r := newRig(t, e.Endpoints())
 	members, _ := peopled(t, r.backends[0])
-	c := e.Client()
+	c, moved := e.Client(), 0
+	const tooLong = "etcdserver: request timed out" // etcd gives the next one a second to win
 	for i := range 12 {
 		target := members[i%3].ID
 		st, err := c.Status(t.Context(), e.Endpoint(0))
@@ -127,15 +132,25 @@ func TestTheLeaderIsMovedEveryTime(t *testing.T) {
 		if st.Leader == target {
 			continue
 		}
-		if _, err := r.MoveLeader(to(t, "", ""), &pb.MoveLeaderRequest{TargetID: target}); err != nil {
+		_, err = r.MoveLeader(to(t, "", ""), &pb.MoveLeaderRequest{TargetID: target})
+		switch {
+		case err == nil:
+			moved++
+		case !etcdproc.ElectionError(err) && !strings.HasPrefix(status.Convert(err).Message(), tooLong):
 			t.Errorf("move %d: %v", i, err)
 		}
 	}
-	members, leader := peopled(t, r.backends[0])
-	_, err := r.MoveLeader(to(t, "", members[(leader+1)%3].Endpoint), &pb.MoveLeaderRequest{TargetID: members[leader].ID})
-	if status.Convert(err).Message() != "etcdserver: not leader" {
-		t.Errorf("one that was named, and does not lead: %v", err)
+	if moved == 0 {
+		t.Error("it was never moved")
 	}
+	calmly(t, e, func() (wrong []string) {
+		leader := e.Leader()
+		_, err := r.MoveLeader(to(t, "", members[(leader+1)%3].Endpoint), &pb.MoveLeaderRequest{TargetID: members[leader].ID})
+		if status.Convert(err).Message() != "etcdserver: not leader" {
+			wrong = append(wrong, fmt.Sprintf("one that was named, and does not lead: %v", err))
+		}
+		return wrong
+	})
 }
 
 // snapshot takes one, and gives the database without etcd's hash behind it, which must be
@@ -201,6 +216,7 @@ func TestASnapshotIsOfAFollowerThatHasEverything(t *testing.T) {
 			t.Errorf("%d revisions of 300 are in the snapshot", n)
 		}
 	}
+	abreast(t, e)
 	for _, s := range r.backends[0].Members() {
 		if n := revisions(t, snapshot(t, r, "", s.Endpoint)); n < 300 {
 			t.Errorf("%d revisions of 300 are in the one of %s", n, s.Endpoint)
@@ -225,12 +241,15 @@ func TestTheSourceOfASnapshotIsAFollower(t *testing.T) {
 	t.Parallel()
 	e := etcdproc.Start(t, 3)
 	r := newRig(t, e.Endpoints())
-	members, leader := peopled(t, r.backends[0])
-	c := r.cluster(0)
-	w, err := Source(t.Context(), c)
-	if err != nil || w.Member == members[leader].Endpoint || w.Member == "" {
-		t.Errorf("%+v, %v; the leader is %s", w, err, members[leader].Endpoint)
-	}
+	abreast(t, e)
+	calmly(t, e, func() (wrong []string) {
+		lead := led(t, e, r.backends[0]).Endpoint
+		w, err := Source(t.Context(), r.cluster(0))
+		if err != nil || w.Member == lead || w.Member == "" {
+			wrong = append(wrong, fmt.Sprintf("%+v, %v; the leader is %s", w, err, lead))
+		}
+		return wrong
+	})
 	alone := etcdtest.Start(t)
 	one := newRig(t, []string{alone.Endpoint})
 	peopled(t, one.backends[0])

@@ -51,7 +51,7 @@ func TestResolversOfEtcdsNamingFindSharders(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if _, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("k")}, grpc.WaitForReady(true)); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestGRPCProxiesAndShardersSeeEachOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := grpcproxy.Register(zap.NewNop(), c, place, "127.0.0.1:23790", 5)
+	done := grpcproxy.Register(zap.NewNop(), c, place, "127.0.0.1:23790", 60)
 	proxy, watched := grpcproxy.NewClusterProxy(zap.NewNop(), c, "127.0.0.1:23790", place)
 	defer func() {
 		c.Close() // ends both

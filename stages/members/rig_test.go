@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,8 +134,59 @@ func fill(t *testing.T, e *etcdproc.Cluster, keys int) {
 	t.Helper()
 	c := e.Client()
 	for i := range keys {
-		if _, err := c.Put(t.Context(), fmt.Sprintf("k%04d", i), string(make([]byte, 10<<10))); err != nil {
-			t.Fatal(err)
+		e.Despite(func() error {
+			_, err := c.Put(t.Context(), fmt.Sprintf("k%04d", i), string(make([]byte, 10<<10)))
+			return err
+		})
+	}
+}
+
+// abreast waits until the members that run have all that the leader has.
+func abreast(t *testing.T, e *etcdproc.Cluster) {
+	t.Helper()
+	c := e.Client()
+	last := uint64(0)
+	eventually(t, "all members have everything", func() bool {
+		for i, url := range append([]string{e.Endpoint(e.Leader())}, e.Endpoints()...) { // the leader says how much that is
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			st, err := c.Status(ctx, url)
+			cancel()
+			if err != nil || st.RaftAppliedIndex < last {
+				return false
+			}
+			if i == 0 && last == 0 {
+				last = st.RaftAppliedIndex
+			}
+		}
+		return true
+	})
+}
+
+// led waits until sharder knows who leads, and gives that member.
+func led(t *testing.T, e *etcdproc.Cluster, b *backend.Cluster) (lead backend.MemberStatus) {
+	t.Helper()
+	eventually(t, "sharder knows who leads", func() bool {
+		all, i := peopled(t, b)
+		lead = all[i]
+		return i == e.Leader()
+	})
+	return lead
+}
+
+// calmly looks at something that is not to be wrong while who leads stays the same; what is wrong
+// when that changes says nothing.
+func calmly(t *testing.T, e *etcdproc.Cluster, look func() (wrong []string)) {
+	t.Helper()
+	for range 5 {
+		before := e.Elections()
+		wrong := look()
+		if len(wrong) == 0 {
+			return
+		}
+		if e.Elections() == before {
+			t.Error(strings.Join(wrong, "\n"))
+			return
 		}
 	}
+	t.Error("there is one election after another")
 }
