@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sourcegraph/conc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -111,8 +110,7 @@ func partialDelete(t *testing.T, f *front, g *gate) {
 func shardDown(t *testing.T, f *front) {
 	f.seed("a", "h", "t")
 	f.etcds[1].Stop()
-	ctx, cancel := context.WithTimeout(f.ctx(), 10*time.Second)
-	defer cancel()
+	ctx := f.ctx()
 	_, err := f.kv.Range(ctx, &pb.RangeRequest{Key: []byte("h")})
 	named := func(err error) bool {
 		st := status.Convert(err)

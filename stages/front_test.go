@@ -145,6 +145,11 @@ func (f *front) RangeStream(r *pb.RangeRequest, s pb.KV_RangeStreamServer) error
 // serveKV serves kv on a free loopback port and connects to it.
 func serveKV(t *testing.T, kv pb.KVServer) *grpc.ClientConn {
 	t.Helper()
+	return etcdtest.Conn(t, listenKV(t, kv))
+}
+
+func listenKV(t *testing.T, kv pb.KVServer) (addr string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +162,7 @@ func serveKV(t *testing.T, kv pb.KVServer) *grpc.ClientConn {
 		s.Stop()
 		serving.Wait()
 	})
-	return etcdtest.Conn(t, l.Addr().String())
+	return l.Addr().String()
 }
 
 // run starts a subtest on empty etcds, with f reporting to it.
@@ -172,7 +177,7 @@ func (f *front) run(name string, test func(t *testing.T, f *front)) {
 }
 
 func (f *front) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	f.t.Cleanup(cancel)
 	return ctx
 }

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -286,8 +287,15 @@ func TestRangeStreamOverOldOrLaggingShards(t *testing.T) {
 		for i := range 300 {
 			must(t)(f.kv.Put(f.ctx(), &pb.PutRequest{Key: fmt.Appendf(nil, "%s%03d", []string{"a", "h", "t"}[i%3], i), Value: make([]byte, 20<<10)}))
 		}
+		// A window that does not grow: else all may be here before the client leaves.
+		conn, err := grpc.NewClient("passthrough:///"+listenKV(t, f), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
 		ctx, cancel := context.WithCancelCause(f.ctx())
-		s, err := f.kv.RangeStream(ctx, everything())
+		s, err := pb.NewKVClient(conn).RangeStream(ctx, everything())
 		if err != nil {
 			t.Fatal(err)
 		}

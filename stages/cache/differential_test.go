@@ -100,7 +100,9 @@ func differ(t *testing.T, r *rig) {
 // compare reads everything, several times, when the last write has been seen.
 func compare(t *testing.T, r *rig, all []*pb.RangeRequest) {
 	t.Helper()
-	time.Sleep(100 * time.Millisecond)
+	for _, q := range all {
+		eventually(t, soon, "the last write has been seen", func() bool { return agrees(t, r, q) })
+	}
 	before := r.cache.Stats()
 	for range 4 {
 		for _, q := range all {
@@ -130,7 +132,7 @@ func TestTheRevisionInTheHeaderGoesOn(t *testing.T) {
 	last := r.warm(t.Context(), key("k"))
 	for began := time.Now(); time.Since(began) < 2*time.Second; {
 		rev := put(t, r.etcd, "other", "v", 0)
-		eventually(t, 5*time.Second, "the revision of another key's write", func() bool {
+		eventually(t, soon, "the revision of another key's write", func() bool {
 			resp := r.read(t.Context(), key("k"))
 			if resp.Header.Revision < last.Header.Revision || value(resp) != "v" || resp.Header.ClusterId != last.Header.ClusterId {
 				t.Fatalf("%v behind %v", resp, last)

@@ -3,6 +3,7 @@ package cache
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -113,6 +114,10 @@ func TestASignOfLifeFromBeforeTheWatcherDoesNotCount(t *testing.T) {
 // A progress answer says up to where all has come; only where the member stood at a time
 // says how old that is. Which request it answers nobody knows: some have no answer.
 func TestASignOfLifeIsAsOldAsTheStandThatItCovers(t *testing.T) {
+	synctest.Test(t, asOldAsTheStand)
+}
+
+func asOldAsTheStand(t *testing.T) {
 	h := newHeard(t)
 	h.isCreated(10)
 	if !h.keeps(10) {
@@ -120,7 +125,7 @@ func TestASignOfLifeIsAsOldAsTheStandThatItCovers(t *testing.T) {
 	}
 	h.progressed(10) // so that the cell is covered by what comes
 	const old = 50 * time.Millisecond
-	time.Sleep(old)
+	time.Sleep(old + 1)
 	if h.serves(old) != 0 {
 		t.Fatal("there was no sign of life since it was read")
 	}
@@ -128,7 +133,7 @@ func TestASignOfLifeIsAsOldAsTheStandThatItCovers(t *testing.T) {
 	if h.serves(old) != 10 {
 		t.Fatal("the member stands where all has come to")
 	}
-	time.Sleep(old)
+	time.Sleep(old + 1)
 	h.probed(t, 12)
 	if h.serves(old) != 0 {
 		t.Fatal("what happened at 11 and 12 may be on its way")
@@ -177,6 +182,10 @@ func TestACancelledWatcherEndsTheCell(t *testing.T) {
 
 // A stream whose creates are not answered is given up.
 func TestASilentStreamIsAnError(t *testing.T) {
+	synctest.Test(t, silentStream)
+}
+
+func silentStream(t *testing.T) {
 	h := newHeard(t)
 	h.cache.opts.MaxAge = time.Millisecond
 	if _, err := h.ask(); err != nil {

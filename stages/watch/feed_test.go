@@ -11,6 +11,7 @@ import (
 	"github.com/sharder/sharder/stages/watch"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -30,8 +31,14 @@ type feed struct {
 }
 
 func newFeed(t testing.TB, ctx context.Context, endpoint string) *feed {
+	t.Helper()
+	return newFeedOn(t, ctx, etcdtest.Conn(t, endpoint))
+}
+
+func newFeedOn(t testing.TB, ctx context.Context, conn *grpc.ClientConn) *feed {
+	t.Helper()
 	return &feed{
-		raw: newRaw(t, ctx, endpoint), canceled: map[int64]*pb.WatchResponse{},
+		raw: newRawOn(t, ctx, conn), canceled: map[int64]*pb.WatchResponse{},
 		events: map[int64][]*mvccpb.Event{}, promised: map[int64]int64{},
 	}
 }

@@ -149,7 +149,7 @@ func TestAMergedClientThatDoesNotReadCostsBoundedMemoryAndLosesNothing(t *testin
 	// With history enough no shard sends more than one revision at once: a batch that is
 	// larger than all there may be would be taken all the same.
 	m := newRealm(t, 1, func(o *watch.Options) { o.QueueBytes = 64 << 10; o.HistoryBytes = 64 << 20 })
-	slow, healthy := m.feed(0), m.feed(0)
+	slow, healthy := newFeedOn(t, t.Context(), narrow(t, m.rigs[0].endpoint)), m.feed(0)
 	for range 3 {
 		slow.add(everything(0))
 	}

@@ -222,7 +222,7 @@ func TestCompactionIsAnsweredInGlobalRevisions(t *testing.T) {
 func TestAMergedWatchOvertakenByACompactionIsToldSo(t *testing.T) {
 	t.Parallel()
 	m := newRealm(t, 1, func(o *watch.Options) { o.HistoryBytes = 1; o.QueueBytes = 256 << 10 })
-	f := m.feed(0)
+	f := newFeedOn(t, t.Context(), narrow(t, m.rigs[0].endpoint))
 	f.add(everything(0))
 	f.pause()
 	rev := m.spread(1500, 2000)

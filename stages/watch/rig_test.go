@@ -156,8 +156,8 @@ type raw struct {
 	gate chan struct{} // closed when it may read
 }
 
-// narrow is a client's connection that takes in no more than 64 KB which nobody reads. By default
-// it would be more and more, the slower the machine is.
+// narrow is the connection of a client that is going to read nothing: it takes in no more than
+// 64 KB. By default that would be more and more, the slower the machine is.
 func narrow(t testing.TB, addr string) *grpc.ClientConn {
 	t.Helper()
 	c, err := grpc.NewClient("passthrough:///"+addr,
@@ -205,8 +205,13 @@ func (r *rig) raw(t testing.TB, ctx context.Context) *raw {
 
 func newRaw(t testing.TB, ctx context.Context, endpoint string) *raw {
 	t.Helper()
+	return newRawOn(t, ctx, etcdtest.Conn(t, endpoint))
+}
+
+func newRawOn(t testing.TB, ctx context.Context, conn *grpc.ClientConn) *raw {
+	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
-	s, err := pb.NewWatchClient(narrow(t, endpoint)).Watch(ctx)
+	s, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

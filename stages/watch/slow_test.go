@@ -34,7 +34,7 @@ func load(t testing.TB, c *clientv3.Client, n, size int) int64 {
 
 // stalled is a feed with a number of watches on k..l that then stops to read.
 func stalled(t testing.TB, r *rig, watches int) *feed {
-	f := newFeed(t, t.Context(), r.endpoint)
+	f := newFeedOn(t, t.Context(), narrow(t, r.endpoint))
 	for i := range watches {
 		f.add(&pb.WatchCreateRequest{Key: []byte("k"), RangeEnd: []byte("l"), PrevKv: i%2 == 1})
 	}
