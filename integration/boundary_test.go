@@ -127,6 +127,7 @@ func TestALeaseIsOfTheNamespaceThatHasGrantedIt(t *testing.T) {
 
 		first.Stop()
 		first.Again()
+		one = etcdtest.Client(t, first.Endpoint) // the other one may wait before it dials again
 		if got := listed(t, one); !slices.Equal(got, []int64{5, drawn}) {
 			t.Errorf("after a restart it has leases %x", got)
 		}
@@ -333,17 +334,25 @@ func TestALockOverShardsOfTheirOwnIsOnOneOfThem(t *testing.T) {
 		} else {
 			c = c.InNamespace(prefix)
 		}
-		conn := etcdtest.Conn(t, harness.Start(t, c).Endpoint)
+		s := harness.Start(t, c)
+		conn, client := etcdtest.Conn(t, s.Endpoint), etcdtest.Client(t, s.Endpoint)
 		locks, elections := v3lockpb.NewLockClient(conn), v3electionpb.NewElectionClient(conn)
 		r, err := locks.Lock(bounded(t), &v3lockpb.LockRequest{Name: []byte("j")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		if _, err := locks.Lock(short, &v3lockpb.LockRequest{Name: []byte("j")}); status.Code(err) != codes.DeadlineExceeded {
+		waits, cancel := context.WithCancel(bounded(t))
+		ended := make(chan error, 1)
+		go func() {
+			_, err := locks.Lock(waits, &v3lockpb.LockRequest{Name: []byte("j")})
+			ended <- err
+		}()
+		waiting(t, client, "j/", 2)
+		time.Sleep(300 * time.Millisecond)
+		cancel()
+		if err := <-ended; status.Code(err) != codes.Canceled {
 			t.Errorf("two have the lock: %v", err)
 		}
-		cancel()
 		if _, err := locks.Unlock(bounded(t), &v3lockpb.UnlockRequest{Key: r.Key}); err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // soon bounds what happens at once on an idle machine.
-const soon = 20 * time.Second
+const soon = time.Minute
 
 // etcdctl runs a command that must succeed and gives what it printed, without the
 // last line break.
@@ -52,8 +52,11 @@ func TestThreeShardsAreOneEtcdToEtcdctl(t *testing.T) {
 	expectCtl(t, s, "a\n\nj\n\nz\n", "get", "", "--from-key", "--keys-only")
 	expectCtl(t, s, "3", "del", "", "--from-key")
 	expectCtl(t, s, "", "get", "", "--from-key")
-	text := watch.WaitFor(soon, "all events", func(out string) bool { return strings.Count(out, "DELETE") == 3+watchProbes(out) })
-	for _, want := range []string{"PUT\na\n1\n", "PUT\nj\n2\n", "PUT\nz\n3\n", "DELETE\na\n", "DELETE\nj\n", "DELETE\nz\n"} {
+	events := []string{"PUT\na\n1\n", "PUT\nj\n2\n", "PUT\nz\n3\n", "DELETE\na\n", "DELETE\nj\n", "DELETE\nz\n"}
+	text := watch.WaitFor(soon, "all events", func(out string) bool { // an event is printed in pieces
+		return !slices.ContainsFunc(events, func(want string) bool { return !strings.Contains(out, want) })
+	})
+	for _, want := range events {
 		if strings.Count(text, want) != 1 {
 			t.Errorf("%q came %d times in\n%s", want, strings.Count(text, want), text)
 		}
@@ -73,9 +76,6 @@ func watchReady(t *testing.T, s *harness.Sharder, watch *harness.Process) {
 		etcdctl(t, s, "del", "probe")
 	}
 }
-
-// watchProbes is how many probes of watchReady a watch saw deleted.
-func watchProbes(out string) int { return strings.Count(out, "DELETE\nprobe\n") }
 
 var leaseID = regexp.MustCompile(`lease ([0-9a-f]+) `)
 
@@ -103,7 +103,7 @@ func TestALeaseHoldsKeysOfEveryShardAsEtcdctlShowsIt(t *testing.T) {
 		t.Errorf("keep-alive --once printed %q", once)
 	}
 	ttl := etcdctl(t, s, "lease", "timetolive", id, "--keys")
-	keys := regexp.MustCompile(`^lease ` + id + ` granted with TTL\(15s\), remaining\((?:1[0-5])s\), attached keys\(\[(.*)\]\)$`).FindStringSubmatch(ttl)
+	keys := regexp.MustCompile(`^lease ` + id + ` granted with TTL\(15s\), remaining\((?:[5-9]|1[0-5])s\), attached keys\(\[(.*)\]\)$`).FindStringSubmatch(ttl)
 	if keys == nil {
 		t.Fatalf("timetolive printed %q", ttl)
 	}
@@ -129,14 +129,14 @@ func TestALeaseHoldsKeysOfEveryShardAsEtcdctlShowsIt(t *testing.T) {
 func TestAKeepAliveKeepsALeaseAndItsEndEndsIt(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.Three())
-	id := grant(t, s, "3")
+	id := grant(t, s, "6")
+	start := time.Now()
 	alive := harness.Follow(t, s.Endpoint, "lease", "keep-alive", id)
 	alive.WaitText(soon, "keepalived")
 	for _, key := range []string{"a", "j", "z"} {
 		expectCtl(t, s, "OK", "put", key, "1", "--lease="+id)
 	}
-	start := time.Now()
-	alive.WaitFor(soon, "keep-alives for longer than the TTL", func(string) bool { return time.Since(start) > 6*time.Second })
+	alive.WaitFor(soon, "keep-alives for longer than the TTL", func(string) bool { return time.Since(start) > 8*time.Second })
 	expectCtl(t, s, "a\n1\nj\n1\nz\n1", "get", "", "--from-key")
 	alive.Kill()
 	gone := time.Now()
@@ -177,11 +177,9 @@ func TestARestartKeepsTheData(t *testing.T) {
 func TestSharderSaysWhatItServes(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.Three())
-	text := s.Process().WaitText(soon, s.Endpoint)
+	text := ""
 	for _, want := range []string{s.Endpoint, "one", "two", "three"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("%q is not in\n%s", want, text)
-		}
+		text = s.Process().WaitText(soon, want)
 	}
 	if lines := strings.Count(text, "\n"); lines > 20 {
 		t.Errorf("%d lines are more than a few:\n%s", lines, text)

@@ -52,7 +52,7 @@ func (s *httpServer) ask(c httpCall) httpAnswer {
 	if c.body != "" {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded") // as curl -d
 	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}).Do(r)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: soon}).Do(r)
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", c.method, c.path, err)
 	}
@@ -219,9 +219,22 @@ func authCalls() []httpCall {
 	}
 }
 
+// settledEtcd is an etcd that has brought the version of its storage up to its own, and of whose answers
+// no part is still to change: it does so a moment after it has started, now and then after some seconds.
+func settledEtcd(t *testing.T) *etcdproc.Cluster {
+	t.Helper()
+	c := etcdproc.Start(t, 1)
+	s := &httpServer{t: t, base: c.Endpoint(0)}
+	waitUntil(t, "etcd knows its versions", func() bool {
+		v, ok := s.ask(get("/version")).body.([]any)[0].(map[string]any)
+		return ok && v["storage"] == v["etcdcluster"]
+	})
+	return c
+}
+
 // atEtcd and at are a server of each kind.
 func atEtcd(t *testing.T) *httpServer {
-	return &httpServer{t: t, base: etcdproc.Start(t, 1).Endpoint(0)}
+	return &httpServer{t: t, base: settledEtcd(t).Endpoint(0)}
 }
 
 func at(t *testing.T, c harness.Conf) *httpServer {
@@ -234,7 +247,7 @@ func asEtcd(t *testing.T, reference, sharder *httpServer, calls []httpCall) {
 	t.Helper()
 	for i, c := range calls {
 		want, have := reference.ask(c), sharder.ask(c)
-		for began := time.Now(); strings.HasPrefix(c.path, "/health") && !reflect.DeepEqual(have, want) && time.Since(began) < 5*time.Second; {
+		for began := time.Now(); strings.HasPrefix(c.path, "/health") && !reflect.DeepEqual(have, want) && time.Since(began) < soon; {
 			time.Sleep(100 * time.Millisecond)
 			have = sharder.ask(c)
 		}
@@ -248,7 +261,7 @@ func asEtcd(t *testing.T, reference, sharder *httpServer, calls []httpCall) {
 // Before one etcd sharder answers HTTP as that does: codes, kinds of content and bodies.
 func TestHTTPIsAnsweredAsByEtcd(t *testing.T) {
 	t.Parallel()
-	c := harness.Single(etcdproc.Start(t, 1).Endpoints()...)
+	c := harness.Single(settledEtcd(t).Endpoints()...)
 	c.Top = []string{`members = "shard"`}
 	asEtcd(t, atEtcd(t), at(t, c), slices.Concat(kvCalls(), otherCalls(), authCalls()))
 }
@@ -266,7 +279,7 @@ func curl(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Skip("there is no curl on this machine")
 	}
-	out, err := exec.CommandContext(t.Context(), path, append([]string{"-sS", "--max-time", "20"}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), path, append([]string{"-sS", "--max-time", "60"}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Errorf("curl %q: %v: %s", args, err, out)
 	}

@@ -44,8 +44,8 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 	if err := os.WriteFile(path, []byte(c.Text()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run := func() *harness.Process {
-		return harness.Run(t, harness.Binary(t, harness.SharderPackage), "import", "--from", source.Endpoint, "--conf", path, "--workers", "8")
+	run := func(workers string) *harness.Process {
+		return harness.Run(t, harness.Binary(t, harness.SharderPackage), "import", "--from", source.Endpoint, "--conf", path, "--workers", workers)
 	}
 	// copied is how many keys there are on the shards.
 	copied := func() (n int64) {
@@ -59,7 +59,7 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 		return n
 	}
 	for i, end := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
-		p := run()
+		p := run("1") // slowly, so that the signal comes in time
 		waitUntil(t, "some keys", func() bool { return copied() > int64(500+1500*i) })
 		p.Signal(end)
 		code := p.Wait(soon)
@@ -71,7 +71,7 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 		}
 	}
 	before := copied()
-	p := run()
+	p := run("8")
 	if code := p.Wait(2 * time.Minute); code != 0 || !strings.Contains(p.Stdout.String(), fmt.Sprintf("compared: %d keys", keys)) {
 		t.Fatalf("exit code %d; it said %s", code, p.Stdout)
 	}

@@ -182,7 +182,7 @@ func incrementLocked(ctx context.Context, c *clientv3.Client, s *concurrency.Ses
 // hangs on the lease goes at the same revision.
 func TestTheEndOfASessionHandsItsLockOver(t *testing.T) {
 	alike(t, func(t *testing.T, clients []*clientv3.Client) (told []string) {
-		lost, next := sessionOf(t, clients[0], concurrency.WithTTL(2)), sessionOf(t, clients[1])
+		lost, next := sessionOf(t, clients[0], concurrency.WithTTL(5)), sessionOf(t, clients[1])
 		held := concurrency.NewMutex(lost, "/h/held")
 		if err := held.Lock(bounded(t)); err != nil {
 			t.Fatal(err)

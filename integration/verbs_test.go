@@ -131,7 +131,7 @@ func grpcProxy(t *testing.T, flags ...string) string {
 // Every verb of stock etcdctl, through sharder in the place of etcd grpc-proxy as directly.
 func TestEtcdctlDoesThroughAProxyWhatItDoesDirectly(t *testing.T) {
 	t.Parallel()
-	direct, behind := etcdproc.Start(t, 1), etcdproc.Start(t, 1)
+	direct, behind := settledEtcd(t), settledEtcd(t)
 	sides := []*side{
 		{t: t, endpoint: strings.TrimPrefix(direct.Endpoint(0), "http://"), dir: t.TempDir()},
 		{t: t, endpoint: grpcProxy(t, "--endpoints", behind.Endpoint(0), "--advertise-client-url", ""), dir: t.TempDir()},
