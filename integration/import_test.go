@@ -22,7 +22,7 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 	t.Parallel()
 	source := etcdtest.Start(t, func(c *embed.Config) { c.InitialClusterToken = "old" })
 	old := source.Client()
-	const keys = 6000
+	const keys = 4000
 	var ops []clientv3.Op
 	for i := range keys {
 		if ops = append(ops, clientv3.OpPut(fmt.Sprintf("%c/%05d", 'a'+rune(i%26), i), strings.Repeat("v", i%50))); len(ops) == 100 {

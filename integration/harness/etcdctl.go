@@ -23,7 +23,14 @@ type Result struct {
 // Etcdctl runs stock etcdctl against an endpoint until it ends.
 func Etcdctl(t testing.TB, endpoint string, args ...string) Result {
 	t.Helper()
-	return Command(t, append([]string{Binary(t, EtcdctlPackage), "--endpoints", endpoint}, args...)...)
+	return Command(t, etcdctl(t, endpoint, args)...)
+}
+
+// etcdctl is the command line of a command that answers once. Its own bounds, of two and five seconds,
+// are too narrow for a busy machine.
+func etcdctl(t testing.TB, endpoint string, args []string) []string {
+	t.Helper()
+	return append([]string{Binary(t, EtcdctlPackage), "--endpoints", endpoint, "--dial-timeout", "20s", "--command-timeout", "25s"}, args...)
 }
 
 // Follow starts an etcdctl command that does not end by itself (watch, lease
@@ -67,5 +74,5 @@ func command(t testing.TB, input string, args ...string) Result {
 // EtcdctlInput is Etcdctl with a text on its standard input.
 func EtcdctlInput(t testing.TB, endpoint, input string, args ...string) Result {
 	t.Helper()
-	return command(t, input, append([]string{Binary(t, EtcdctlPackage), "--endpoints", endpoint}, args...)...)
+	return command(t, input, etcdctl(t, endpoint, args)...)
 }
