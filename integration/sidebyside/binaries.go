@@ -13,23 +13,30 @@ import (
 // binaries are the programs that are compared.
 type binaries struct{ etcd, sharder string }
 
+const etcdPackage = "go.etcd.io/etcd/server/v3"
+
 // buildBinaries compiles them into dir with the Go tool that is on the path. It works
 // from anywhere inside the module. etcd's log takes slower longer to be on the disk than
 // it does by itself, if that is not 0.
 func buildBinaries(ctx context.Context, dir string, slower time.Duration) (binaries, error) {
 	b := binaries{filepath.Join(dir, "etcd"), filepath.Join(dir, "sharder")}
-	var flags []string
-	if slower > 0 {
-		modfile, err := slowDisk(ctx, dir, slower)
-		if err != nil {
-			return b, err
-		}
-		flags = []string{"-modfile", modfile}
+	flags, err := slowFlags(ctx, dir, slower)
+	if err != nil {
+		return b, err
 	}
-	if err := build(ctx, b.etcd, "go.etcd.io/etcd/server/v3", flags...); err != nil {
+	if err := build(ctx, b.etcd, etcdPackage, flags...); err != nil {
 		return b, err
 	}
 	return b, build(ctx, b.sharder, "github.com/sharder/sharder/cmd/sharder")
+}
+
+// slowFlags are those with which the Go tool finds an etcd whose log is slower.
+func slowFlags(ctx context.Context, dir string, slower time.Duration) ([]string, error) {
+	if slower <= 0 {
+		return nil, nil
+	}
+	modfile, err := slowDisk(ctx, dir, slower)
+	return []string{"-modfile", modfile}, err
 }
 
 func build(ctx context.Context, out, pkg string, flags ...string) error {

@@ -20,7 +20,7 @@ const (
 	paceEvery  = time.Second / 20 // between puts of a paced cell
 	ahead      = 16               // puts that the writer of a full cell may be ahead of the slowest watcher
 	openers    = 64               // watches that are being created at once
-	drainBound = 10 * time.Second // how long events may take to arrive once the last put is acknowledged
+	drainBound = requestBound     // how long events may take to arrive once the last put is acknowledged
 )
 
 // fanout is many watchers on one key and one writer to it, for one cell. A put carries

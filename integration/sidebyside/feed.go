@@ -104,19 +104,21 @@ func (f *feed) run(ctx context.Context, viewers []*viewer) (result, error) {
 	return r, nil
 }
 
-// write is one writer. A put that takes longer than its pace puts off the next ones.
-// The last one says so by its length.
+// write is one writer. A put that takes longer than its pace puts off the next ones; one put
+// is counted at least, however late. The last one says so by its length.
 func (f *feed) write(ctx context.Context, writer int) error {
 	pace := time.Second * feedWriters / feedRate
 	phase := pace * time.Duration(writer) / feedWriters
+	counted := false
 	for n := uint64(0); ; n++ {
 		sleep(ctx, time.Until(f.base.Add(phase+time.Duration(n)*pace)))
 		now := time.Since(f.base)
 		value := make([]byte, valueSize)
-		last := now >= f.end
+		last := now >= f.end && counted
 		if last {
 			value = value[:lastSize]
 		}
+		counted = counted || now >= f.begin
 		binary.BigEndian.PutUint64(value, f.epoch)
 		binary.BigEndian.PutUint64(value[8:], n)
 		binary.BigEndian.PutUint64(value[16:], uint64(now))

@@ -9,7 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// leaseTTL is short (in seconds, etcd's least is 2): grpc-proxy answers a keep-alive
+// leaseTTL is short (in seconds, etcd's least is 2) unless the plan has it longer: grpc-proxy answers a keep-alive
 // when its own next one has been answered, which is every third of the TTL.
 const leaseTTL = 2
 
@@ -24,7 +24,7 @@ func keepAlive(ctx context.Context, t *target, p plan) (result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.warm()+p.cell+requestBound)
 	defer cancel()
-	lease, err := t.lease(0).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: leaseTTL})
+	lease, err := t.lease(0).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: max(leaseTTL, p.ttl)})
 	if err != nil {
 		return nil, err
 	}

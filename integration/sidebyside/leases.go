@@ -13,7 +13,7 @@ import (
 
 const (
 	manyLeases    = 500
-	manyLeasesTTL = 3 // seconds
+	manyLeasesTTL = 3 // seconds, if the plan has no longer one
 )
 
 // leasePace is how often a lease is renewed, by etcd's clients and by grpc-proxy.
@@ -25,10 +25,11 @@ const leasePace = manyLeasesTTL * time.Second / 3
 // answers take, and CPU is that of the whole cell in its keep-alives, the same number on every target.
 func keepMany(streams int) func(context.Context, *target, plan) (result, error) {
 	return func(ctx context.Context, t *target, p plan) (result, error) {
-		times := max(1, int(p.cell/leasePace))
+		times, spread := max(1, int(p.cell/leasePace)), min(p.cell, leasePace)
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(2+times)*leasePace+requestBound)
 		defer cancel()
-		holders, err := grantMany(ctx, t, streams)
+		ttl := max(manyLeasesTTL, 5*p.ttl)
+		holders, err := grantMany(ctx, t, streams, ttl)
 		if err != nil {
 			return nil, err
 		}
@@ -38,7 +39,7 @@ func keepMany(streams int) func(context.Context, *target, plan) (result, error) 
 		all := pool.New().WithContext(ctx).WithCancelOnError()
 		for i, h := range holders {
 			all.Go(func(ctx context.Context) error {
-				took, err := h.keep(ctx, began.Add(leasePace*time.Duration(i)/time.Duration(streams)), times)
+				took, err := h.keep(ctx, began.Add(spread*time.Duration(i)/time.Duration(streams)), times, ttl)
 				mu.Lock()
 				defer mu.Unlock()
 				samples = append(samples, took...)
@@ -62,7 +63,7 @@ type holder struct {
 }
 
 // grantMany opens the streams, which end with ctx, and spreads the leases over them.
-func grantMany(ctx context.Context, t *target, streams int) ([]*holder, error) {
+func grantMany(ctx context.Context, t *target, streams int, ttl int64) ([]*holder, error) {
 	holders := make([]*holder, streams)
 	all := pool.New().WithContext(ctx).WithMaxGoroutines(50)
 	for i := range holders {
@@ -73,7 +74,7 @@ func grantMany(ctx context.Context, t *target, streams int) ([]*holder, error) {
 				return err
 			}
 			for l := i; l < manyLeases; l += streams {
-				lease, err := t.lease(i).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: manyLeasesTTL})
+				lease, err := t.lease(i).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: ttl})
 				if err != nil {
 					return err
 				}
@@ -101,7 +102,7 @@ func revokeMany(ctx context.Context, t *target, holders []*holder) error {
 
 // keep renews all leases so many times, the first at a time and then once in a pace, or when the
 // answers to those before are there.
-func (h *holder) keep(ctx context.Context, first time.Time, times int) (took []time.Duration, err error) {
+func (h *holder) keep(ctx context.Context, first time.Time, times int, ttl int64) (took []time.Duration, err error) {
 	for i := range times {
 		sleep(ctx, time.Until(first.Add(time.Duration(i)*leasePace)))
 		asked := time.Now()
@@ -116,8 +117,8 @@ func (h *holder) keep(ctx context.Context, first time.Time, times int) (took []t
 			if err != nil {
 				return took, err
 			}
-			if resp.TTL != manyLeasesTTL || answered[resp.ID] {
-				return took, fmt.Errorf("a keep-alive for %d s answered with lease %x, %d s, again: %v", manyLeasesTTL, resp.ID, resp.TTL, answered[resp.ID])
+			if resp.TTL != ttl || answered[resp.ID] {
+				return took, fmt.Errorf("a keep-alive for %d s answered with lease %x, %d s, again: %v", ttl, resp.ID, resp.TTL, answered[resp.ID])
 			}
 			answered[resp.ID] = true
 			took = append(took, time.Since(asked))

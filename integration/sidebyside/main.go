@@ -19,6 +19,8 @@ type plan struct {
 	rounds   int
 	clients  int           // request loops of the cells whose name ends in -N
 	watchers int           // watch streams of the watch cells
+	ttl      int64         // of the lease of keepalive-N in seconds, and a fifth of those of leases-500 and nodes-500; 0: as there
+	built    binaries      // what is compared, if it was built before
 	fsync    bool          // the etcds wait for the disk
 	slower   time.Duration // with fsync, by how much etcd's log takes longer than on this disk
 	dir      string        // where everything is kept meanwhile; "" is the system's place

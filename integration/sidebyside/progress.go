@@ -4,19 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// progressCell is the shortest cell in which every client surely gets an answer: sharder
-// asks its shards once per round for all clients, and for at most 100 rounds a second.
-const progressCell = time.Second
-
 // progress measures progress requests: every client has a stream with a watch on a range
 // where nothing happens, asks how far the stream has come, and asks again when answered.
 func progress(ctx context.Context, t *target, p plan) (result, error) {
-	p.cell = max(p.cell, progressCell)
 	ctx, cancel := context.WithTimeout(ctx, p.warm()+p.cell+requestBound)
 	defer cancel()
 	streams := make([]pb.Watch_WatchClient, p.clients)

@@ -6,26 +6,55 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	var err error
+	if buildDir, err = os.MkdirTemp("", "sidebyside-test-"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(buildDir)
+		os.Exit(code)
+	}))
+}
 
-// small is a plan in which every workload does its work for a moment.
-var small = plan{cell: 100 * time.Millisecond, rounds: 1, clients: 4, watchers: 40}
+// small is a plan in which every workload does its work for a moment. Its leases outlast
+// that on a machine that is busy with something else.
+var small = plan{cell: 100 * time.Millisecond, rounds: 1, clients: 4, watchers: 40, ttl: 5}
+
+// built are the programs, in a directory of their own, for all tests.
+var (
+	buildDir string
+	built    = sync.OnceValues(func() (binaries, error) { return buildBinaries(context.Background(), buildDir, 0) })
+)
+
+// smallBuilt is small with programs that are built.
+func smallBuilt(t *testing.T) plan {
+	t.Helper()
+	p := small
+	var err error
+	if p.built, err = built(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
 
 // stood gives a stand that is gone, processes and files, when the test ends.
 func stood(t *testing.T) *stand {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
-	s, err := newStand(ctx, small, sideBySide, io.Discard)
+	s, err := newStand(ctx, smallBuilt(t), sideBySide, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +121,8 @@ func checkUpstream(t *testing.T, b *book) {
 		}
 		for _, c := range row.cells {
 			n := c.rounds[0][upstream]
-			if c.target == "etcd" && n != direct {
+			// What a proxy of the same etcd still had, or has opened meanwhile, may be among them.
+			if c.target == "etcd" && math.Abs(n-direct) > direct/10 {
 				t.Errorf("%s: etcd counts %v, not %v", row.workload.name, n, direct)
 			}
 			if strings.HasPrefix(c.target, "sharder") && (n < least || n > most) {
@@ -135,7 +165,7 @@ func TestGatewaysAreMeasured(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	s, err := newStand(ctx, small, passingOn(nil), io.Discard)
+	s, err := newStand(ctx, smallBuilt(t), passingOn(nil), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,11 +196,7 @@ func TestOtherBuildsStandBesideTheFirst(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	bin, err := buildBinaries(ctx, t.TempDir(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	builds, err := parseBuilds("before=" + bin.sharder)
+	builds, err := parseBuilds("before=" + smallBuilt(t).built.sharder)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,9 +44,11 @@ func newStand(ctx context.Context, p plan, all layout, progress io.Writer) (*sta
 
 // setUp returns when every target serves and holds what the cells read.
 func (s *stand) setUp(ctx context.Context, p plan, all layout, progress io.Writer) (err error) {
-	fmt.Fprintln(progress, "building etcd and sharder")
-	if s.bin, err = buildBinaries(ctx, s.dir, p.slower); err != nil {
-		return err
+	if s.bin = p.built; s.bin == (binaries{}) {
+		fmt.Fprintln(progress, "building etcd and sharder")
+		if s.bin, err = buildBinaries(ctx, s.dir, p.slower); err != nil {
+			return err
+		}
 	}
 	// All processes find the others when they are there, so nothing waits between them.
 	if err := all(s); err != nil {

@@ -76,7 +76,7 @@ func (f *fanout) write(ctx context.Context, p plan, admit func(context.Context, 
 	var events int64
 	var before usage
 	n, counting := 0, false
-	for ; n < maxPuts && time.Now().Before(end); n++ {
+	for ; n < maxPuts && (time.Now().Before(end) || !counting); n++ { // one is counted, however late
 		if err := admit(ctx, f, n); err != nil {
 			return 0, 0, err
 		}
@@ -102,7 +102,7 @@ func (f *fanout) write(ctx context.Context, p plan, admit func(context.Context, 
 func settle(ctx context.Context, t *target, idle float64) error {
 	ctx, cancel := context.WithTimeout(ctx, drainBound)
 	defer cancel()
-	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		now, err := t.watchers(ctx)
 		if err != nil || now <= idle {
 			return err

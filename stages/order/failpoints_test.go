@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,19 +24,32 @@ import (
 // one is asked to do it, and has its troubles; the other has to see to it that it is
 // done once. It reads, puts and deletes, and before its fences something lies
 // that is not covered.
+//
+// The other hears nothing of the log before it is let: on a slow machine it would do all before
+// the troubles begin.
 type scene struct {
 	*rig
 	asked, other *sharder
 	txn          *pb.TxnRequest
 	revision     int64 // what it gets
+	let          func()
 }
 
 func newScene(t *testing.T, opts func(*order.Options)) *scene {
 	r := newRig(t, 3)
 	quiet := func(o *order.Options) { o.ProbeInterval = time.Hour }
-	sc := &scene{rig: r, revision: 5}
+	hears := make(chan struct{})
+	sc := &scene{rig: r, revision: 5, let: sync.OnceFunc(func() { close(hears) })}
 	sc.asked = r.sharder(func(o *order.Options) { quiet(o); opts(o) })
-	sc.other = r.sharder(quiet)
+	log := &wire{}
+	sc.other = r.sharder(quiet, onShard(-1, log)) // which loads the log
+	log.setStream(func(ctx context.Context) error {
+		select {
+		case <-hears:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	})
 	r.Put(sc.asked, "a", "1")
 	r.Put(sc.asked, "b1", "1")
 	if _, err := r.etcds[0].Client().Put(r.ctx(), "a0", "past all sharders"); err != nil {
@@ -141,7 +155,12 @@ func TestATransactionIsDoneOnceWhereverItsCoordinatorDies(t *testing.T) {
 			})
 			var wg conc.WaitGroup
 			wg.Go(func() {
-				<-dead
+				select {
+				case <-dead:
+				case <-sc.ctx().Done():
+					t.Error("it does not come to the step")
+				}
+				sc.let()
 				sc.asked.end()
 			})
 			resp, err := sc.asked.txn(sc.ctx(), sc.txn)
@@ -172,6 +191,7 @@ func TestATransactionIsDoneOnceWhereverItsCoordinatorSleeps(t *testing.T) {
 			var err error
 			wg.Go(func() { resp, err = sc.asked.txn(sc.ctx(), sc.txn) })
 			b.await(sc.ctx(), t)
+			sc.let()
 			sc.finished(sc.other)
 			close(b.release)
 			wg.Wait()
@@ -291,6 +311,7 @@ func TestATransactionOutlastsARestartOfTheOrderCluster(t *testing.T) {
 			sc = newScene(t, func(o *order.Options) {
 				o.Trace = func(_ context.Context, s order.Step) error {
 					if s.Name == step && once.CompareAndSwap(false, true) {
+						sc.let()
 						sc.order.Restart()
 					}
 					return nil
