@@ -22,10 +22,10 @@ import (
 )
 
 // oneShard runs a sharder before a fresh etcd, with more at the top of its file, and waits until
-// it serves.
+// it serves. The etcd is not asked whether it is still there: it is, though others may keep it busy for seconds.
 func oneShard(t *testing.T, top string, opts ...etcdtest.Option) *sharderRun {
 	t.Helper()
-	r := start(t, fmt.Sprintf("%s\n[shards.a]\nendpoints = [%q]\n", top, etcdtest.Start(t, opts...).Endpoint))
+	r := start(t, fmt.Sprintf("%s\n[shards.a]\nhealth_interval = \"60s\"\nendpoints = [%q]\n", top, etcdtest.Start(t, opts...).Endpoint))
 	putAt(t, r.client(), "k")
 	return r
 }
