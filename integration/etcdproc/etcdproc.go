@@ -146,7 +146,7 @@ func (c *Cluster) place(i int, addr, peer, state string, by *cable.Cable) {
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", told,
 		"--initial-cluster", c.initial, "--initial-cluster-state", state,
-		"--log-level", "warn", "--unsafe-no-fsync",
+		"--log-level", "warn", "--unsafe-no-fsync", "--bcrypt-cost", "4",
 	}
 	if c.config.crt != "" {
 		args = append(args, "--cert-file", c.config.crt, "--key-file", c.config.key)

@@ -78,7 +78,7 @@ func (c *Cluster) Stop(i int) { c.t.Helper(); c.finish(i, syscall.SIGTERM) }
 func (c *Cluster) Pause(i int) {
 	c.t.Helper()
 	c.signal(i, syscall.SIGSTOP)
-	for deadline := time.Now().Add(5 * time.Second); !stopped(c.members[i].cmd.Process.Pid); {
+	for deadline := time.Now().Add(30 * time.Second); !stopped(c.members[i].cmd.Process.Pid); {
 		if time.Now().After(deadline) {
 			c.t.Fatalf("etcd %d: does not stop", i)
 		}

@@ -45,6 +45,7 @@ func Start(t testing.TB, opts ...Option) *Etcd {
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.EnableGRPCGateway = false
 	cfg.UnsafeNoFsync = true
+	cfg.BcryptCost = 4 // the least: passwords of tests are no secrets, and the race detector makes the hash dear
 	lg := zap.NewNop()
 	if os.Getenv("ETCDTEST_LOG") != "" {
 		lg, _ = zap.NewDevelopment()
