@@ -16,7 +16,7 @@ import (
 	"github.com/sharder/sharder/integration/witness"
 )
 
-// patience is how long a request may take, of those the tests make themselves.
+// patience is how long a request may take, of those the tests make themselves and expect no answer to.
 const patience = 2 * time.Second
 
 // refusing asks servers that can't reach the order for a while, and wants them to answer
@@ -62,7 +62,7 @@ func through(o *history.Op, servers []witness.Server) bool {
 // stale reads everything serializably and gives the revision of the answer.
 func (f *fleet) stale(s witness.Server) int64 {
 	f.t.Helper()
-	o := f.trial.Ask(s, patience, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Serializable: true})
+	o := f.trial.Ask(s, witness.Bound, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Serializable: true})
 	if o.Err != nil {
 		f.t.Errorf("%s has shards, and refused a serializable read: %v", s.Name, o.Err)
 		return 0
@@ -103,7 +103,7 @@ func TestASharderCutOffFromTheOrderAcknowledgesNothing(t *testing.T) {
 	}
 	f.happen(x)
 	// It knows again what it missed.
-	if got := f.trial.Ask(left, patience, &pb.RangeRequest{Key: []byte("j2")}); got.Err != nil {
+	if got := f.trial.Ask(left, witness.Bound, &pb.RangeRequest{Key: []byte("j2")}); got.Err != nil {
 		t.Error(got.Err)
 	}
 	f.trial.Settle()

@@ -25,7 +25,7 @@ import (
 )
 
 // startBound is how long a proxy may take to say that it has started.
-const startBound = 30 * time.Second
+const startBound = 90 * time.Second
 
 // ready is what grpc-proxy says when it has started; scripts wait for it.
 const ready = "started gRPC proxy"
@@ -137,7 +137,7 @@ func (d *door) behind(user ...string) *clientv3.Client {
 
 func (d *door) clientTo(addr string, user ...string) *clientv3.Client {
 	d.t.Helper()
-	cfg := clientv3.Config{Endpoints: []string{addr}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()}
+	cfg := clientv3.Config{Endpoints: []string{addr}, DialTimeout: soon, Logger: zap.NewNop()}
 	if len(user) > 0 {
 		cfg.Username, cfg.Password = user[0], user[0]
 	}

@@ -15,8 +15,9 @@ func requireLeader(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 }
 
-// quick is for a cluster that finds out soon that it has no leader.
-var quick = []string{"--heartbeat-interval", "50", "--election-timeout", "500"}
+// quick is for a cluster that finds out soon that it has no leader: but not so soon that it takes
+// one for gone that had to wait for a processor.
+var quick = []string{"--heartbeat-interval", "50", "--election-timeout", "800"}
 
 // P03: those who asked are told that there is no leader, on streams that were open before and
 // on new ones. Those who did not ask are told nothing.

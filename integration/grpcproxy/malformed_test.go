@@ -63,7 +63,7 @@ func TestMalformedMessagesAreRefusedAndNothingDies(t *testing.T) {
 			}
 			for _, method := range []string{"/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"} {
 				for _, text := range []string{"", "\xff\xff\xff", "\x0a\x00", "\x1a\x00"} {
-					d.say("%s with %q: %s", method, text, streamed(ctx, conn, method, text))
+					d.say("%s with %q: %s", method, text, d.streamed(ctx, conn, method, text))
 				}
 			}
 			_, err := d.client().Put(ctx, "k", "v")
@@ -96,7 +96,7 @@ func messages(method string) []string {
 
 // streamed sends a message on a stream, closes it and tells how often it is answered and how it
 // ends.
-func streamed(ctx context.Context, conn *grpc.ClientConn, method, text string) string {
+func (d *door) streamed(ctx context.Context, conn *grpc.ClientConn, method, text string) string {
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.ForceCodec(rawCodec{}))
 	if err != nil {
 		return failure(err)
@@ -116,14 +116,26 @@ func streamed(ctx context.Context, conn *grpc.ClientConn, method, text string) s
 			got <- struct{}{}
 		}
 	}()
-	for {
+	quiet := after(silence)
+	for asked := false; ; {
 		select {
 		case err := <-ended:
+			for ; len(got) > 0; <-got {
+				answers++
+			}
 			return fmt.Sprintf("%d answers, then %s", answers, failure(err))
 		case <-got:
 			answers++
-		case <-after(silence):
-			return fmt.Sprintf("%d answers, and it is open", answers)
+			quiet = after(silence)
+		case <-quiet:
+			if asked && len(got) == 0 && len(ended) == 0 {
+				return fmt.Sprintf("%d answers, and it is open", answers)
+			}
+			// It counts only if who was asked meanwhile has answered, since all may have stood still.
+			if err := second(pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("k")})); err != nil {
+				return failure(err)
+			}
+			asked, quiet = true, after(silence/3)
 		}
 	}
 }

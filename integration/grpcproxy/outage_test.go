@@ -56,7 +56,7 @@ func TestRequestsGoOnWithoutOneMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := d.client()
-	lease, err := c.Grant(ctx, 5)
+	lease, err := c.Grant(ctx, 15) // kept alive every five seconds, if nothing waits
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +64,14 @@ func TestRequestsGoOnWithoutOneMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	renewed := make(chan struct{})
 	go func() {
+		defer close(renewed)
 		for range alive {
+			select {
+			case renewed <- struct{}{}:
+			default:
+			}
 		}
 	}()
 	if _, err := c.Put(ctx, "held", "v", clientv3.WithLease(lease.ID)); err != nil {
@@ -82,13 +88,25 @@ func TestRequestsGoOnWithoutOneMember(t *testing.T) {
 			d.goesOn(t, o.name+": "+r.name, began, func(ctx context.Context) error { return r.ask(ctx, kv) })
 		}
 		t.Logf("%s: all are answered again after %v at most", o.name, time.Since(began))
-		if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("seen"), Value: []byte(o.name)}); err != nil {
-			t.Errorf("%s: %v", o.name, err)
-		}
-		if m, err := w.next(soon); err != nil || len(m.Events) != 1 || string(m.Events[0].Kv.Value) != o.name {
-			t.Errorf("%s: the watch: %v %v", o.name, m, err)
+		d.goesOn(t, o.name+": a put that is seen", time.Now(), func(ctx context.Context) error {
+			return second(kv.Put(ctx, &pb.PutRequest{Key: []byte("seen"), Value: []byte(o.name)}))
+		})
+		for told := false; !told; { // of an earlier one, too, that was written again
+			m, err := w.next(soon)
+			if err != nil || m.Canceled {
+				t.Fatalf("%s: the watch: %v %v", o.name, m, err)
+			}
+			told = len(m.Events) > 0 && string(m.Events[len(m.Events)-1].Kv.Value) == o.name
 		}
 		o.end(d, i)
+	}
+	select {
+	case _, ok := <-renewed:
+		if !ok {
+			t.Error("the lease was lost")
+		}
+	case <-after(soon):
+		t.Error("the lease is not kept alive any more")
 	}
 	if r, err := c.Get(ctx, "held"); err != nil || len(r.Kvs) != 1 {
 		t.Errorf("the lease: %v %v", r, err)
@@ -117,7 +135,7 @@ func (d *door) goesOn(t *testing.T, what string, began time.Time, ask func(conte
 // etcd's own: version 3.7.3 does so now and then, with nothing in between, too.
 func TestALeaseOutlivesAFrozenLeader(t *testing.T) {
 	t.Parallel()
-	const ttl = 6
+	const ttl = 10 // long enough to be left with half of it when another member is asked
 	d := open(t, sharder, &probe{members: 3, etcd: quick})
 	ctx, c := t.Context(), d.client()
 	lease, err := c.Grant(ctx, ttl)

@@ -14,7 +14,7 @@ import (
 )
 
 // soon is how long something that comes at once may take, on a machine with other work.
-const soon = 10 * time.Second
+const soon = 30 * time.Second
 
 // silence is how long nothing has to come where nothing may.
 const silence = 300 * time.Millisecond
@@ -67,6 +67,14 @@ func (w *stream) next(within time.Duration) (*pb.WatchResponse, error) {
 		}
 		return m, nil
 	case <-time.After(within):
+	}
+	select { // where all stood still until now, it is there as well
+	case m, ok := <-w.in:
+		if !ok {
+			return nil, w.err
+		}
+		return m, nil
+	default:
 		return nil, errSilent
 	}
 }
