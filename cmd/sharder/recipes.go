@@ -13,6 +13,7 @@ import (
 
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/namespace"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election"
@@ -48,13 +49,27 @@ type recipes struct {
 func newRecipes(e edge) *recipes {
 	r := &recipes{client: clientv3.NewCtxClient(context.Background())}
 	r.ended, r.stop = context.WithCancel(context.Background())
-	r.client.KV = clientv3.NewKVFromKVClient(adapter.KvServerToKvClient(e.kv), r.client)
+	r.client.KV = clientv3.NewKVFromKVClient(wholeTxns{adapter.KvServerToKvClient(e.kv)}, r.client)
 	lease := clientv3.NewLeaseFromLeaseClient(adapter.LeaseServerToLeaseClient(e.lease), r.client, time.Second)
 	r.client.Lease = notKeptAlive{lease}
 	r.client.Watcher = clientv3.NewWatchFromWatchClient(adapter.WatchServerToWatchClient(e.watch), r.client)
 	r.lock = lockService{LockServer: v3lock.NewLockServer(r.client), recipes: r}
 	r.election = electionService{ElectionServer: v3election.NewElectionServer(r.client), recipes: r}
 	return r
+}
+
+// wholeTxns are requests of which a drain ends no transaction. The one that puts the key of who wants a lock
+// or an office may have happened when it is given up, and only who knows that takes the key away again.
+type wholeTxns struct{ pb.KVClient }
+
+// undrained is under which key a context that a drain ends has the one that it does not.
+type undrained struct{}
+
+func (w wholeTxns) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+	if whole, ok := ctx.Value(undrained{}).(context.Context); ok {
+		ctx = whole
+	}
+	return w.KVClient.Txn(ctx, in, opts...)
 }
 
 // notKeptAlive are leases that are left to their owners: a session of the services is given up as soon
@@ -107,7 +122,8 @@ func (r *recipes) wait(ctx context.Context, name []byte, serve func(context.Cont
 	if err := r.comparable(name); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(r.begin(ctx))
+	ctx = r.begin(ctx)
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, undrained{}, ctx))
 	defer cancel()
 	defer context.AfterFunc(r.ended, cancel)()
 	err := serve(ctx)
