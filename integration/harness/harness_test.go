@@ -11,7 +11,7 @@ func TestMain(m *testing.M) { Main(m) }
 
 func TestAProcessIsWaitedForAndItsExitCodeKept(t *testing.T) {
 	p := Run(t, "/bin/sh", "-c", "echo ready; read x; exit 7")
-	p.WaitText(5*time.Second, "ready")
+	p.WaitText(30*time.Second, "ready")
 	if code := p.Wait(5 * time.Second); code != 7 {
 		t.Fatalf("exit code %d", code)
 	}
@@ -19,10 +19,10 @@ func TestAProcessIsWaitedForAndItsExitCodeKept(t *testing.T) {
 
 func TestAKilledProcessIsGone(t *testing.T) {
 	p := Run(t, "/bin/sh", "-c", "echo ready; exec sleep 100")
-	p.WaitText(5*time.Second, "ready")
+	p.WaitText(30*time.Second, "ready")
 	p.Signal(syscall.SIGSTOP)
 	p.Kill()
-	if code := p.Wait(time.Second); code != -1 {
+	if code := p.Wait(30 * time.Second); code != -1 {
 		t.Fatalf("exit code %d", code)
 	}
 }

@@ -36,7 +36,7 @@ func Run(t testing.TB, args ...string) *Process {
 	// Proxy settings of the machine must not reach loopback.
 	p.cmd.Env = append(os.Environ(), "NO_PROXY=*", "no_proxy=*")
 	p.cmd.SysProcAttr = childAttr()
-	p.cmd.WaitDelay = time.Second // children of the child may hold its output open
+	p.cmd.WaitDelay = 5 * time.Second // children of the child may hold its output open
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", p.name, err)
 	}

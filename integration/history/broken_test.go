@@ -227,7 +227,7 @@ func TestPorcupineAgrees(t *testing.T) {
 				return
 			}
 		}
-		if got := history.Linearizable(s.ops, nil, 10*time.Second); got != want {
+		if got := history.Linearizable(s.ops, nil, time.Minute); got != want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
