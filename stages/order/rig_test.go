@@ -217,7 +217,7 @@ func (h *hourglass) Err() error {
 // ctx bounds a test, from its first use on.
 func (r *rig) ctx() context.Context {
 	r.once.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		r.t.Cleanup(cancel)
 		r.deadline = ctx
 	})
