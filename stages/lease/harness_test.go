@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -39,6 +40,7 @@ type tap struct {
 	meddle   func(method string, call, late func() error) error
 	noStream error
 	hold     chan struct{} // new keep-alive streams deliver nothing before it is closed
+	slow     time.Duration // before a keep-alive stream delivers what has come
 	frozen   bool          // nothing is answered any more
 	lie      int           // so many keep-alives are answered with a TTL of 0
 	stale    int           // serializable reads
@@ -131,6 +133,10 @@ func (s *tappedStream) RecvMsg(m any) error {
 		}
 	}
 	err := s.ClientStream.RecvMsg(m)
+	s.p.mu.Lock()
+	slow := s.p.slow
+	s.p.mu.Unlock()
+	time.Sleep(slow)
 	if r, ok := m.(*pb.LeaseKeepAliveResponse); ok && err == nil {
 		s.p.set(func(p *tap) {
 			if p.lie > 0 {
