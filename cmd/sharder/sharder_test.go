@@ -17,31 +17,20 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/sharder/sharder/conf"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/leaks"
 	"github.com/sharder/sharder/integration/ports"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 func TestMain(m *testing.M) {
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: dialNames}
-	goleak.VerifyTestMain(patient{m})
-}
-
-// patient gives goroutines that are about to end the time for it: goleak waits less than a second.
-type patient struct{ *testing.M }
-
-// Run implements goleak.TestingM.
-func (p patient) Run() int {
-	code := p.M.Run()
-	for end := time.Now().Add(30 * time.Second); code == 0 && goleak.Find() != nil && time.Now().Before(end); {
-	}
-	return code
+	leaks.Main(m)
 }
 
 // names are what the resolver of the process asks, once a test has set them; until then it asks who the

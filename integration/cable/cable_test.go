@@ -8,15 +8,15 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
-	"go.uber.org/goleak"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/sharder/sharder/integration/cable"
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func TestACableCarriesAndCanBeCutAndHeld(t *testing.T) {
 	c := cable.New(t, etcdtest.Start(t).Endpoint)

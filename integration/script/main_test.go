@@ -3,7 +3,7 @@ package script
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/sharder/sharder/integration/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }

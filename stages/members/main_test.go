@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
-	"go.uber.org/goleak"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/leaks"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // place is the registry of the tests.
 const place = "sharders"

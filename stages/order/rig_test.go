@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
 	"github.com/sharder/sharder/integration/etcdtest"
+	"github.com/sharder/sharder/integration/leaks"
 	"github.com/sharder/sharder/pipeline"
 	"github.com/sharder/sharder/stages"
 	"github.com/sharder/sharder/stages/order"
@@ -19,7 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // rig is an order etcd and shards, all real, and what every sharder in front of them has
 // in common. Keys that begin with "a" are on shard 0, with "b" on shard 1, and so on.

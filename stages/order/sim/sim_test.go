@@ -12,14 +12,14 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/sharder/sharder/integration/leaks"
 )
 
 // A run is the same each time as far as Go's scheduler is: on one processor, nearly always.
 func TestMain(m *testing.M) {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(400)
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 // The seeds of a test are 0 to runs-1, or SIM_RUNS many from SIM_SEED on.
