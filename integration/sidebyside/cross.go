@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/sourcegraph/conc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -32,9 +35,21 @@ func cross(t *target, _ int) request {
 		for _, key := range crossKeys(client) {
 			txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: value}}})
 		}
-		_, err := t.kv(client).Txn(ctx, txn)
+		_, err := doneTxn(ctx, t.kv(client), txn)
 		return err
 	}
+}
+
+// doneTxn does a Txn once more that sharder has given up before anything of it was done, as it
+// does when an etcd does not answer for a second.
+func doneTxn(ctx context.Context, kv pb.KVClient, txn *pb.TxnRequest) (resp *pb.TxnResponse, err error) {
+	for range 3 {
+		resp, err = kv.Txn(ctx, txn)
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "nothing was done") {
+			break
+		}
+	}
+	return resp, err
 }
 
 // crossIf does so if both are as this client left them.
@@ -51,7 +66,7 @@ func crossIf(t *target, clients int) request {
 			txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: value}}})
 			txn.Failure = append(txn.Failure, &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}})
 		}
-		resp, err := t.kv(client).Txn(ctx, txn)
+		resp, err := doneTxn(ctx, t.kv(client), txn)
 		switch {
 		case err != nil:
 			return err

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // What the cells read from etcd's metrics: a series' name, or how several begin.
@@ -17,7 +16,7 @@ const (
 )
 
 // metricsClient asks the etcds directly, whatever proxy the environment names.
-var metricsClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+var metricsClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: requestBound}
 
 // watchers is how many watchers the etcds behind a target serve at the moment, whoever
 // opened them.

@@ -54,7 +54,7 @@ func smallBuilt(t *testing.T) plan {
 // stood gives a stand that is gone, processes and files, when the test ends.
 func stood(t *testing.T) *stand {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	s, err := newStand(ctx, smallBuilt(t), sideBySide, io.Discard)
 	if err != nil {
@@ -79,7 +79,7 @@ func TestEveryWorkloadDoesItsWorkOnEveryTarget(t *testing.T) {
 		t.Skip("builds and starts twelve processes")
 	}
 	s := stood(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	b := &book{plan: small, begun: s.snapshot()}
 	if err := b.measure(ctx, s.targets, workloads, io.Discard); err != nil {
@@ -165,7 +165,7 @@ func TestGatewaysAreMeasured(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and starts three processes")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	s, err := newStand(ctx, smallBuilt(t), passingOn(nil), io.Discard)
 	if err != nil {
@@ -196,7 +196,7 @@ func TestOtherBuildsStandBesideTheFirst(t *testing.T) {
 			t.Errorf("-builds %s: %v", text, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	builds, err := parseBuilds("before=" + smallBuilt(t).built.sharder)
 	if err != nil {
