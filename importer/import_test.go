@@ -413,7 +413,7 @@ func TestATargetThatIsAwayIsWaitedFor(t *testing.T) {
 	r.fill(500)
 	seen := 0
 	r.done(func(o *importer.Options) {
-		o.Workers, o.Patience = 1, 20*time.Second
+		o.Workers, o.Patience = 1, time.Minute
 		o.Target.KV = tapped{KVClient: o.Target.KV, before: func(*pb.TxnRequest) error {
 			if seen++; seen == 100 {
 				r.to.Restart()

@@ -72,7 +72,7 @@ func TestKeysWhoseLeaseHasEndedAreNotBrought(t *testing.T) {
 func TestLeasesAreKeptAliveWhileAnImportRuns(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.lease(0x11, 3, "short")
+	r.lease(0x11, 8, "short")
 	keep, err := r.source.KeepAlive(t.Context(), 0x11)
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestLeasesAreKeptAliveWhileAnImportRuns(t *testing.T) {
 	report := r.done(func(o *importer.Options) {
 		o.Target.KV = tapped{KVClient: o.Target.KV, after: func(in *pb.TxnRequest) error {
 			if string(in.Compare[0].Key) == "short" {
-				time.Sleep(6 * time.Second)
+				time.Sleep(12 * time.Second)
 			}
 			return nil
 		}}

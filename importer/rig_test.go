@@ -39,7 +39,7 @@ func newRig(t testing.TB) *rig {
 	conn := etcdtest.Conn(t, r.to.Endpoint)
 	r.options = importer.Options{
 		Source: side(etcdtest.Conn(t, r.from.Endpoint)), Target: side(conn), Records: pb.NewKVClient(conn),
-		Patience: 5 * time.Second,
+		Patience: 30 * time.Second,
 	}
 	return r
 }
