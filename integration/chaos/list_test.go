@@ -74,7 +74,7 @@ func TestPorcupineFindsOneOrderOverAllShards(t *testing.T) {
 	trial.Wait()
 	trial.Settle()
 	timeline := trial.Judge()
-	if got := history.Linearizable(trial.Log.Ops(), timeline, time.Minute); got != porcupine.Ok {
+	if got := history.Linearizable(trial.Log.Ops(), timeline, 5*time.Minute); got != porcupine.Ok {
 		t.Fatalf("porcupine: %s", got)
 	}
 }

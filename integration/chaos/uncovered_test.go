@@ -28,7 +28,7 @@ func (f *ordered) uncovered(key string, meanwhile func()) {
 	}
 	var wg conc.WaitGroup
 	wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		_, _ = pb.NewKVClient(f.servers[0].Conn).DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte(key)}) // nobody knows how it ends
 	})
