@@ -32,7 +32,9 @@ var cacheChecks = []check{
 	{name: "WatchDispatchBookmarkEvents", run: func(t *testing.T, open opener) {
 		storagetesting.RunTestWatchDispatchBookmarkEvents(context.Background(), t, open(t), true)
 	}},
-	{name: "OptionalWatchBookmarksWithCorrectResourceVersion", run: plain(storagetesting.RunTestOptionalWatchBookmarksWithCorrectResourceVersion)},
+	{name: "OptionalWatchBookmarksWithCorrectResourceVersion", run: func(t *testing.T, open opener) {
+		storagetesting.RunTestOptionalWatchBookmarksWithCorrectResourceVersion(context.Background(), t, unhurried{open(t)})
+	}},
 	{name: "WatchSemantics", run: settled(storagetesting.RunWatchSemantics), untouched: true, hasty: true},
 	{name: "WatchSemanticInitialEventsExtended", run: settled(storagetesting.RunWatchSemanticInitialEventsExtended)},
 	{name: "WatchListMatchSingle", run: settled(storagetesting.RunWatchListMatchSingle)},

@@ -94,7 +94,7 @@ func (s *spread) finish(t *testing.T) {
 // catchUp returns when everything on the shard is counted.
 func (w *shardWatch) catchUp(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 	defer cancel()
 	res, err := w.client.Get(ctx, "/")
 	if err != nil {

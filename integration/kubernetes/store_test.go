@@ -138,9 +138,9 @@ func wipe(t *testing.T, c *clientv3.Client) {
 // eventually waits until something is so.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 20s for %s", what)
+			t.Fatalf("waited a minute for %s", what)
 		}
 	}
 }
