@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -12,6 +14,7 @@ import (
 // fresh reads serializably until it sees what it wants, for a while: what is written past a
 // door may take a moment to be seen there, and must not be stale for ever.
 func fresh(ctx context.Context, d *door, what string, want string, r *pb.RangeRequest) error {
+	r = proto.CloneOf(r) // the other doors' as well
 	r.Serializable = true
 	got, kv := "", d.kv()
 	for end := time.Now().Add(soon); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
