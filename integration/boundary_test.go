@@ -24,7 +24,6 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 
-	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
 	"github.com/sharder/sharder/integration/script"
 )
@@ -88,8 +87,8 @@ func noLease(t *testing.T, c *clientv3.Client, what string, number int64) {
 func TestALeaseIsOfTheNamespaceThatHasGrantedIt(t *testing.T) {
 	together(t, func(t *testing.T, h *house) {
 		first := h.tenant(t, "one/")
-		one, again := etcdtest.Client(t, first.Endpoint), etcdtest.Client(t, h.tenant(t, "one/").Endpoint)
-		two, whole := etcdtest.Client(t, h.tenant(t, "two/").Endpoint), etcdtest.Client(t, h.whole(t).Endpoint)
+		one, again := clientOf(t, first.Endpoint), clientOf(t, h.tenant(t, "one/").Endpoint)
+		two, whole := clientOf(t, h.tenant(t, "two/").Endpoint), clientOf(t, h.whole(t).Endpoint)
 
 		drawn, five := grantID(t, one, 0), grantID(t, one, 5)
 		attach(t, one, "drawn", drawn)
@@ -127,7 +126,7 @@ func TestALeaseIsOfTheNamespaceThatHasGrantedIt(t *testing.T) {
 
 		first.Stop()
 		first.Again()
-		one = etcdtest.Client(t, first.Endpoint) // the other one may wait before it dials again
+		one = clientOf(t, first.Endpoint) // the other one may wait before it dials again
 		if got := listed(t, one); !slices.Equal(got, []int64{5, drawn}) {
 			t.Errorf("after a restart it has leases %x", got)
 		}
@@ -153,7 +152,7 @@ func TestALeaseIsOfTheNamespaceThatHasGrantedIt(t *testing.T) {
 // asked for, and between the others.
 func TestKeepAlivesOfAnybodysLeasesAreAnsweredWithTheirIDs(t *testing.T) {
 	together(t, func(t *testing.T, h *house) {
-		one, two := etcdtest.Client(t, h.tenant(t, "one/").Endpoint), etcdtest.Client(t, h.tenant(t, "two/").Endpoint)
+		one, two := clientOf(t, h.tenant(t, "one/").Endpoint), clientOf(t, h.tenant(t, "two/").Endpoint)
 		mine, chosen, theirs := grantID(t, one, 0), grantID(t, one, 9), grantID(t, two, 0)
 		stream, err := pb.NewLeaseClient(one.ActiveConnection()).LeaseKeepAlive(bounded(t))
 		if err != nil {
@@ -179,7 +178,7 @@ func TestKeepAlivesOfAnybodysLeasesAreAnsweredWithTheirIDs(t *testing.T) {
 
 func TestWhatIsEverybodysIsRefusedInANamespace(t *testing.T) {
 	together(t, func(t *testing.T, h *house) {
-		conn := etcdtest.Conn(t, h.tenant(t, "one/").Endpoint)
+		conn := connOf(t, h.tenant(t, "one/").Endpoint)
 		if _, err := pb.NewKVClient(conn).Put(bounded(t), &pb.PutRequest{Key: []byte("k")}, grpc.WaitForReady(true)); err != nil {
 			t.Fatal(err)
 		}
@@ -247,8 +246,8 @@ func TestEtcdctlTakesANamespaceForHealthy(t *testing.T) {
 // can be compared.
 func TestLocksAndElectionsAreOfTheNamespace(t *testing.T) {
 	together(t, func(t *testing.T, h *house) {
-		one, two := etcdtest.Client(t, h.tenant(t, "one/").Endpoint), etcdtest.Client(t, h.tenant(t, "two/").Endpoint)
-		again, whole := etcdtest.Client(t, h.tenant(t, "one/").Endpoint), etcdtest.Client(t, h.whole(t).Endpoint)
+		one, two := clientOf(t, h.tenant(t, "one/").Endpoint), clientOf(t, h.tenant(t, "two/").Endpoint)
+		again, whole := clientOf(t, h.tenant(t, "one/").Endpoint), clientOf(t, h.whole(t).Endpoint)
 		take := func(c *clientv3.Client, lease int64) *v3lockpb.LockResponse {
 			r, err := v3lockpb.NewLockClient(c.ActiveConnection()).Lock(bounded(t), &v3lockpb.LockRequest{Name: []byte("mine"), Lease: lease})
 			if err != nil {
@@ -335,7 +334,7 @@ func TestALockOverShardsOfTheirOwnIsOnOneOfThem(t *testing.T) {
 			c = c.InNamespace(prefix)
 		}
 		s := harness.Start(t, c)
-		conn, client := etcdtest.Conn(t, s.Endpoint), etcdtest.Client(t, s.Endpoint)
+		conn, client := connOf(t, s.Endpoint), clientOf(t, s.Endpoint)
 		locks, elections := v3lockpb.NewLockClient(conn), v3electionpb.NewElectionClient(conn)
 		r, err := locks.Lock(bounded(t), &v3lockpb.LockRequest{Name: []byte("j")})
 		if err != nil {
@@ -379,7 +378,7 @@ func TestALockOverShardsOfTheirOwnIsOnOneOfThem(t *testing.T) {
 func TestTheGatewayIsInTheNamespaceToo(t *testing.T) {
 	together(t, func(t *testing.T, h *house) {
 		s := h.tenant(t, "one/")
-		whole := etcdtest.Client(t, h.whole(t).Endpoint)
+		whole := clientOf(t, h.whole(t).Endpoint)
 		ask := func(path, body string) (int, string) {
 			t.Helper()
 			r, err := http.Post("http://"+s.Endpoint+path, "application/json", strings.NewReader(body))
@@ -415,9 +414,9 @@ func TestTheGatewayIsInTheNamespaceToo(t *testing.T) {
 // find them.
 func TestShardersOfANamespaceRegisterInIt(t *testing.T) {
 	together(t, func(t *testing.T, h *house) {
-		one := etcdtest.Client(t, harness.Start(t, advertised(t, withRegistration(h.conf(t))).InNamespace("one/")).Endpoint)
+		one := clientOf(t, harness.Start(t, advertised(t, withRegistration(h.conf(t))).InNamespace("one/")).Endpoint)
 		waiting(t, one, "sharders/", 1)
-		two := etcdtest.Client(t, h.tenant(t, "two/").Endpoint)
+		two := clientOf(t, h.tenant(t, "two/").Endpoint)
 		waiting(t, two, "", 0)
 		if h.shape == script.OneShard {
 			if ids := listed(t, one); len(ids) != 0 {

@@ -86,7 +86,7 @@ func newPair(t *testing.T, seed uint64, shape script.Shape, endpoints ...string)
 	p := &pair{t: t, shape: shape, etcd: etcdtest.Start(t).Conn()}
 	p.gen = &generator{rand: rand.New(rand.NewPCG(seed, 0)), many: shape != script.OneShard, apart: shape == script.ManyShards}
 	for _, e := range endpoints {
-		p.sharder = append(p.sharder, etcdtest.Conn(t, e))
+		p.sharder = append(p.sharder, connOf(t, e))
 	}
 	return p
 }

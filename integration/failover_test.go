@@ -15,7 +15,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/sharder/sharder/integration/etcdproc"
-	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
 )
 
@@ -50,7 +49,7 @@ const moment = 100 * time.Millisecond
 // startTraffic runs until the test ends. Every request has so long.
 func startTraffic(t *testing.T, p *etcdproc.Cluster, endpoint string, deadline time.Duration) *traffic {
 	t.Helper()
-	kv := pb.NewKVClient(etcdtest.Conn(t, endpoint))
+	kv := pb.NewKVClient(connOf(t, endpoint))
 	r := &traffic{cluster: p}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg conc.WaitGroup
@@ -73,7 +72,7 @@ func startTraffic(t *testing.T, p *etcdproc.Cluster, endpoint string, deadline t
 		})
 	}
 	for i := range p.Len() {
-		member := pb.NewKVClient(etcdtest.Conn(t, hostPort(p.Endpoint(i))))
+		member := pb.NewKVClient(connOf(t, hostPort(p.Endpoint(i))))
 		wg.Go(func() { r.ask(ctx, i, member) })
 	}
 	return r
@@ -256,7 +255,7 @@ func TestAMemberWithoutTheOthersIsLeft(t *testing.T) {
 	waitUntil(t, "it is one of them again", func() bool { // which hears the others, and is heard
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := pb.NewKVClient(etcdtest.Conn(t, hostPort(p.Endpoint(victim)))).Range(ctx, &pb.RangeRequest{Key: []byte("k")})
+		_, err := pb.NewKVClient(connOf(t, hostPort(p.Endpoint(victim)))).Range(ctx, &pb.RangeRequest{Key: []byte("k")})
 		return err == nil
 	})
 	r.calm(t, "when it is back")
@@ -266,7 +265,7 @@ func TestATotalOutageIsToldAtOnceAndEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	p := etcdproc.Start(t, 3)
 	s := harness.Start(t, harness.Single(p.Endpoints()...))
-	kv := pb.NewKVClient(etcdtest.Conn(t, s.Endpoint))
+	kv := pb.NewKVClient(connOf(t, s.Endpoint))
 	get := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), eventual)
 		defer cancel()
@@ -293,7 +292,7 @@ func TestATotalOutageIsToldAtOnceAndEndsAtOnce(t *testing.T) {
 	// They are asked straight, too, for as long as sharder is, to know how fast anybody could be.
 	var direct []pb.KVClient
 	for i := range p.Len() {
-		direct = append(direct, pb.NewKVClient(etcdtest.Conn(t, hostPort(p.Endpoint(i)))))
+		direct = append(direct, pb.NewKVClient(connOf(t, hostPort(p.Endpoint(i)))))
 	}
 	began, slow := time.Now(), time.Duration(0)
 	waitUntil(t, "the end of the outage is noticed", func() bool {

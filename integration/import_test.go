@@ -22,7 +22,7 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 	t.Parallel()
 	source := etcdtest.Start(t, func(c *embed.Config) { c.InitialClusterToken = "old" })
 	old := source.Client()
-	const keys = 4000
+	const keys = 3000
 	var ops []clientv3.Op
 	for i := range keys {
 		if ops = append(ops, clientv3.OpPut(fmt.Sprintf("%c/%05d", 'a'+rune(i%26), i), strings.Repeat("v", i%50))); len(ops) == 100 {
@@ -60,7 +60,7 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 	}
 	for i, end := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
 		p := run("1") // slowly, so that the signal comes in time
-		waitUntil(t, "some keys", func() bool { return copied() > int64(500+1500*i) })
+		waitUntil(t, "some keys", func() bool { return copied() > int64(300+700*i) })
 		p.Signal(end)
 		code := p.Wait(soon)
 		if n := copied(); n == keys {
@@ -80,7 +80,7 @@ func TestAnImportSurvivesTheEndOfItsProcess(t *testing.T) {
 	}
 	s := harness.Launch(t, c)
 	s.WaitServing()
-	want, have := all(t, old), all(t, etcdtest.Client(t, s.Endpoint))
+	want, have := all(t, old), all(t, clientOf(t, s.Endpoint))
 	if want != have {
 		t.Errorf("source and target differ: %d and %d bytes", len(want), len(have))
 	}
@@ -121,7 +121,7 @@ func TestAnOldEtcdIsKeptUpToDateByAMirror(t *testing.T) {
 		t.Fatalf("exit code %d", code)
 	}
 	s := harness.StartFile(t, path, c.Listen)
-	client := etcdtest.Client(t, s.Endpoint)
+	client := clientOf(t, s.Endpoint)
 	mirror := harness.Follow(t, s.Endpoint, "make-mirror", source.Endpoint)
 	waitUntil(t, "the mirror's first pass", func() bool {
 		r, err := old.Get(t.Context(), "z/25")

@@ -17,14 +17,13 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
 )
 
 func TestSigtermDrainsWhileRequestsAreInFlightAndWatchesAreOpen(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.Three())
-	conn := etcdtest.Conn(t, s.Endpoint)
+	conn := connOf(t, s.Endpoint)
 	watch := openWatch(t, pb.NewWatchClient(conn))
 	alive, err := pb.NewLeaseClient(conn).LeaseKeepAlive(context.Background())
 	if err != nil {
@@ -61,7 +60,7 @@ func TestSigtermDrainsWhileRequestsAreInFlightAndWatchesAreOpen(t *testing.T) {
 
 	// Every put that was acknowledged is there.
 	s.Again()
-	res, err := pb.NewKVClient(etcdtest.Conn(t, s.Endpoint)).Range(context.Background(),
+	res, err := pb.NewKVClient(connOf(t, s.Endpoint)).Range(context.Background(),
 		&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, CountOnly: true})
 	if err != nil || res.Count < load.acked.Load() {
 		t.Fatalf("%d keys of %d acknowledged are there (%v)", res.GetCount(), load.acked.Load(), err)

@@ -15,7 +15,6 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 
-	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/harness"
 )
 
@@ -104,13 +103,13 @@ func TestTheServerHoldsElections(t *testing.T) {
 func TestADrainSendsThoseAwayWhoWaitForALock(t *testing.T) {
 	t.Parallel()
 	conf, _ := orderedConf(t)
-	other := etcdtest.Client(t, harness.Start(t, conf).Endpoint)
+	other := clientOf(t, harness.Start(t, conf).Endpoint)
 	held := concurrency.NewMutex(sessionOf(t, other), "/h/drained")
 	if err := held.Lock(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
 	s := harness.Start(t, conf)
-	c := etcdtest.Client(t, s.Endpoint)
+	c := clientOf(t, s.Endpoint)
 	lease := sessionOf(t, other).Lease()
 	var wg conc.WaitGroup
 	defer wg.Wait()

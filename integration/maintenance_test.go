@@ -40,7 +40,7 @@ func TestEtcdctlMaintainsAClusterThroughSharder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := etcdtest.Client(t, s.Endpoint)
+	front := clientOf(t, s.Endpoint)
 	// known waits until sharder knows who leads, and gives who does and since which election.
 	known := func() (id uint64, elections int) {
 		waitUntil(t, "sharder knows the leader", func() bool {
@@ -124,8 +124,8 @@ func TestEtcdctlAsksTheShardsTogether(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "sharder-shard", "two"), time.Minute)
 	defer cancel()
-	h, err := pb.NewMaintenanceClient(etcdtest.Conn(t, s.Endpoint)).HashKV(ctx, &pb.HashKVRequest{})
-	want, wantErr := pb.NewMaintenanceClient(etcdtest.Conn(t, endpoints[1][0])).HashKV(ctx, &pb.HashKVRequest{})
+	h, err := pb.NewMaintenanceClient(connOf(t, s.Endpoint)).HashKV(ctx, &pb.HashKVRequest{})
+	want, wantErr := pb.NewMaintenanceClient(connOf(t, endpoints[1][0])).HashKV(ctx, &pb.HashKVRequest{})
 	if err != nil || wantErr != nil || h.Hash != want.Hash || h.Header.MemberId != want.Header.MemberId {
 		t.Errorf("%v, %v; the shard says %v, %v", h, err, want, wantErr)
 	}

@@ -95,7 +95,7 @@ func TestALearnerIsAddedAndPromotedThroughSharder(t *testing.T) {
 	t.Parallel()
 	cluster := etcdproc.Start(t, 3)
 	s := harness.Start(t, harness.Single(cluster.Endpoints()...))
-	c := etcdtest.Client(t, s.Endpoint)
+	c := clientOf(t, s.Endpoint)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*eventual)
 	defer cancel()
 	spare, peer := cluster.Spare()

@@ -15,7 +15,7 @@ import (
 func BenchmarkANamespace(b *testing.B) {
 	c := harness.Single(etcdtest.Start(b).Endpoint)
 	for name, conf := range map[string]harness.Conf{"without": c, "with": c.InNamespace("tenant1/")} {
-		kv := pb.NewKVClient(etcdtest.Conn(b, harness.Start(b, conf).Endpoint))
+		kv := pb.NewKVClient(connOf(b, harness.Start(b, conf).Endpoint))
 		put := &pb.PutRequest{Key: []byte("registry/pods/default/a-pod"), Value: bytes.Repeat([]byte("v"), 1024)}
 		b.Run("put/"+name, func(b *testing.B) {
 			for b.Loop() {

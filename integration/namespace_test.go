@@ -100,7 +100,7 @@ func TestRandomRequestsInANamespaceAreAnsweredAsByOneEtcd(t *testing.T) {
 			return
 		}
 		p := newPair(t, n, h.shape, h.tenant(t, prefix).Endpoint, h.tenant(t, prefix).Endpoint)
-		p.whole = etcdtest.Conn(t, h.whole(t).Endpoint)
+		p.whole = connOf(t, h.whole(t).Endpoint)
 		newDuel(t, p).fight(n)
 	})
 }
@@ -110,7 +110,7 @@ func TestAKeyCountsWithItsPrefixInTheSizeOfARequest(t *testing.T) {
 	t.Parallel()
 	e := etcdtest.Start(t)
 	prefix := strings.Repeat("p", 100) + "/"
-	inside := pb.NewKVClient(etcdtest.Conn(t, harness.Start(t, harness.Single(e.Endpoint).InNamespace(prefix)).Endpoint))
+	inside := pb.NewKVClient(connOf(t, harness.Start(t, harness.Single(e.Endpoint).InNamespace(prefix)).Endpoint))
 	outside := pb.NewKVClient(e.Conn())
 	const most, room = 3 << 19, 60 // etcd's limit, and what else is in a put
 	put := func(kv pb.KVClient, size int) error {

@@ -15,7 +15,6 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 
 	"github.com/sharder/sharder/integration/etcdproc"
-	"github.com/sharder/sharder/integration/etcdtest"
 )
 
 // What the recipes of etcd's client do has to come out the same on an etcd and on shards
@@ -42,7 +41,7 @@ func alike(t *testing.T, run func(t *testing.T, clients []*clientv3.Client) []st
 		t.Run(name, func(t *testing.T) {
 			var clients []*clientv3.Client
 			for _, e := range endpoints {
-				clients = append(clients, etcdtest.Client(t, e))
+				clients = append(clients, clientOf(t, e))
 			}
 			told[name] = run(t, clients)
 		})

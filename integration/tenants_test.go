@@ -11,7 +11,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/sharder/sharder/integration/etcdtest"
 	"github.com/sharder/sharder/integration/script"
 )
 
@@ -59,7 +58,7 @@ func TestWhatATenantDoesIsInvisibleToAnother(t *testing.T) {
 	together(t, func(t *testing.T, h *house) {
 		n := seed(t)
 		tenants := []*tenant{newTenant(t, h, n, "one/"), newTenant(t, h, n+1, "two/")}
-		whole := etcdtest.Client(t, h.whole(t).Endpoint)
+		whole := clientOf(t, h.whole(t).Endpoint)
 		before := settle(t, whole)
 		dice := rand.New(rand.NewPCG(n, 1))
 		for i := 0; i < steps && !t.Failed(); i++ {
@@ -149,8 +148,8 @@ func TestAHistoryHasTheNamespaceAlone(t *testing.T) {
 		if h.shape == script.ManyShards {
 			return // has no history over several shards
 		}
-		one, two := etcdtest.Client(t, h.tenant(t, "one/").Endpoint), etcdtest.Client(t, h.tenant(t, "two/").Endpoint)
-		whole := etcdtest.Client(t, h.whole(t).Endpoint)
+		one, two := clientOf(t, h.tenant(t, "one/").Endpoint), clientOf(t, h.tenant(t, "two/").Endpoint)
+		whole := clientOf(t, h.whole(t).Endpoint)
 		first, err := one.Put(bounded(t), "a", "1")
 		if err != nil {
 			t.Fatal(err)
