@@ -95,7 +95,7 @@ func (d *drive) fence(ctx context.Context, b *batch) ([]Covered, error) {
 	o := d.order
 	p := pipeline.Scatter(func(ctx context.Context, n int) (Covered, error) {
 		o.fences.letThrough(ctx, n, breather)
-		rev, err := o.putFence(ctx, b.ID, o.opts.Shards[n])
+		rev, err := o.insistOnFence(ctx, b.ID, o.opts.Shards[n])
 		o.fences.standing(n)
 		return Covered{Shard: n, Revision: rev}, err
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -206,6 +207,19 @@ func (o *Order) putFence(ctx context.Context, id int64, s *stages.Shard) (int64,
 			if _, err := o.removeStale(ctx, id, s, l.fence); err != nil {
 				return 0, err
 			}
+		}
+	}
+}
+
+// insistOnFence is putFence for a shard that may have no leader at this moment: one that does not
+// answer is asked again, as long as there is patience and nobody knows that it is away. A fence is
+// put once, however often that is asked for.
+func (o *Order) insistOnFence(ctx context.Context, id int64, s *stages.Shard) (int64, error) {
+	const pause = 50 * time.Millisecond
+	for end := time.Now().Add(o.opts.FencePatience); ; {
+		rev, err := o.putFence(ctx, id, s)
+		if err == nil || !isAway(err) || o.opts.ShardReady(s.Number) != nil || !time.Now().Before(end) || sleep(ctx, pause) != nil {
+			return rev, err
 		}
 	}
 }

@@ -31,8 +31,13 @@ type Options struct {
 	// StepTimeout bounds one call of a batch to a shard. A batch that is not decided by
 	// then is rolled back; one that is, is tried again. 1 s.
 	StepTimeout time.Duration
+	// FencePatience is how long a shard that does not answer is asked again to put a fence. While
+	// it lasts, the other shards of the batch stay fenced; it is longer than an etcd with its defaults
+	// takes to elect a leader, which costs no transaction then. 3 s.
+	FencePatience time.Duration
 	// QueueTimeout is how long a batch waits behind others before its coordinator gives it
-	// up; after twice that anybody does. 2 s.
+	// up; after twice that anybody does. Longer than FencePatience and StepTimeout, which those
+	// before it may take. 5 s.
 	QueueTimeout time.Duration
 	// CheckpointEntries is after how many entries a checkpoint is written. 10000.
 	CheckpointEntries int
@@ -84,7 +89,8 @@ func (o Options) withDefaults() Options {
 	duration(&o.Patience, 100*time.Millisecond)
 	duration(&o.ProbeInterval, time.Second)
 	duration(&o.StepTimeout, time.Second)
-	duration(&o.QueueTimeout, 2*time.Second)
+	duration(&o.FencePatience, 3*time.Second)
+	duration(&o.QueueTimeout, 5*time.Second)
 	duration(&o.SweepDelay, 20*time.Second)
 	if o.CheckpointEntries <= 0 {
 		o.CheckpointEntries = 10_000

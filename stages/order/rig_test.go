@@ -118,7 +118,7 @@ func (r *rig) sharder(opts func(*order.Options), over ...func(i int, c grpc.Clie
 	o := order.Options{
 		Journal: journal, Shards: s.table.Shards(), Fingerprint: r.genesis.Fingerprint, Term: journal.Term,
 		// An etcd that is merely slow is not to end a transaction. One that has stopped refuses calls at once.
-		StepTimeout: 30 * time.Second, QueueTimeout: 30 * time.Second,
+		StepTimeout: 30 * time.Second, FencePatience: time.Second, QueueTimeout: 30 * time.Second,
 	}
 	if opts != nil {
 		opts(&o)
