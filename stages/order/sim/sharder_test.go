@@ -68,7 +68,10 @@ func (w *world) newSharder(slot, life int) *sharder {
 
 func (w *world) options(s *sharder) order.Options {
 	chance := newDice(w.seed, s.name+"waits")
+	// In some worlds a batch is rolled back as soon as a shard is silent, so that more fences come late.
+	insist := newDice(w.seed, "patience")
 	return order.Options{
+		FencePatience: pick(insist, time.Nanosecond, time.Nanosecond, 3*time.Second), QueueTimeout: pick(insist, 2*time.Second, 5*time.Second),
 		Journal: w.journal(s, "order"), Shards: s.table.Shards(), Fingerprint: w.genesis.Fingerprint,
 		Interval: w.plan.interval, CheckpointEntries: w.plan.checkpoint, SweepRuns: w.plan.sweep, SweepDelay: w.plan.sweepDelay,
 		Random: func(limit time.Duration) time.Duration { return chance.between(0, limit) },
