@@ -18,11 +18,11 @@ etcdctl *args:
 
 # run the tests; args go to go test
 test *args='./...':
-    go test {{ args }}
+    go test -timeout 30m {{ args }}
 
 # run the tests with the race detector
 race *args='./...':
-    go test -race {{ args }}
+    go test -race -timeout 30m {{ args }}
 
 # run sharder and its shards as containers and break them; needs a Docker engine
 docker *args:
