@@ -41,7 +41,7 @@ var commonChecks = []check{
 	{name: "NamespaceScopedWatch", run: plain(storagetesting.RunTestNamespaceScopedWatch, withIndex), hasty: true},
 	{name: "DeleteTriggerWatch", run: plain(storagetesting.RunTestDeleteTriggerWatch)},
 	{name: "WatchFromNonZero", run: plain(storagetesting.RunTestWatchFromNonZero)},
-	{name: "DelayedWatchDelivery", run: plain(storagetesting.RunTestDelayedWatchDelivery)},
+	{name: "DelayedWatchDelivery", run: plain(storagetesting.RunTestDelayedWatchDelivery), hasty: true},
 	{name: "WatcherTimeout", run: plain(storagetesting.RunTestWatcherTimeout)},
 	{name: "WatchDeleteEventObjectHaveLatestRV", run: plain(storagetesting.RunTestWatchDeleteEventObjectHaveLatestRV)},
 	{name: "WatchInitializationSignal", run: plain(storagetesting.RunTestWatchInitializationSignal)},

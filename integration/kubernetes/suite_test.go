@@ -27,7 +27,9 @@ type check struct {
 	// may take 100, a period of the loop by which etcd serves watches that begin in the past,
 	// and over sharder on a busy machine more. And for those that change a key as a watch of it begins:
 	// etcd 3.7.3 notes that a watch wants previous values after it has begun (serverWatchStream.recvLoop),
-	// so an event in between has none, and the watch fails. Parts that fail may run again.
+	// so an event in between has none, and the watch fails. And for one that has Kubernetes' cache close a
+	// watch: it delivers what it has queued only to a goroutine that ran before (cacheWatcher.sendWatchCacheEvent).
+	// Parts that fail may run again.
 	hasty bool
 }
 
